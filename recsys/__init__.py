@@ -1,0 +1,1 @@
+"""The ground floor: logs, models, recommenders, metrics. It knows nothing of verbalizers or training."""

@@ -1,0 +1,166 @@
+"""One claim: a number, its interval, where it came from, and whether it reached what was asked of it.
+
+A claim is written by the recipe or benchmark that measured it and is never edited by hand, except for `note`: the reason
+of a missed or unmeasured target. Text made from a claim (`format_claim`) is a pure function of it, so a number quoted in
+the documentation can be checked character by character.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recsys.errors import CorruptFileError, InputError
+
+UNITS = {
+    "recall@1 difference": "absolute difference of Recall@1",
+    "fraction": "relative difference; 0.93 is +93%",
+    "ratio": "how many times; 5 is five times",
+    "seconds": "wall-clock time",
+    "nats": "difference of natural-log probabilities",
+    "score difference": "absolute difference of the score named in the statement",
+}
+CRITERIA = {
+    "interval": "the whole interval lies on the right side of the target",
+    "value": "the value itself reaches the target",
+}
+_ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How value, low, high and n follow from the artefact: a name in `estimators.ESTIMATORS` and its parameters."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A line of the ledger. `value`, `low`, `high` are None together for a claim that could not be measured (then `note` says why).
+
+    `target` is None where nothing was promised; `direction` is "higher" or "lower"; `criterion` is a key of CRITERIA.
+    `artefact` is a path relative to the repository's root. `n` counts decisions or repeats, `n_effective` independent ones.
+    """
+
+    id: str
+    statement: str
+    unit: str
+    estimator: Estimator
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    target: float | None = None
+    direction: str = "higher"
+    criterion: str = "interval"
+    n: int = 0
+    n_effective: float = 0.0
+    seeds: tuple[int, ...] = ()
+    hardware: str = ""
+    command: str = ""
+    artefact: str | None = None
+    revision: str = ""
+    date: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        checks = [
+            (bool(_ID.fullmatch(self.id)), f"id {self.id!r}", "must be lower-case words joined by dots and underscores",
+             'name it like "movielens.actions_vs_logit"'),
+            (self.unit in UNITS, f"unit {self.unit!r}", f"must be one of {', '.join(UNITS)}", "choose one of them"),
+            (self.direction in ("higher", "lower"), f"direction {self.direction!r}", 'must be "higher" or "lower"', "choose one"),
+            (self.criterion in CRITERIA, f"criterion {self.criterion!r}", f"must be one of {', '.join(CRITERIA)}", "choose one"),
+            (len({v is None for v in (self.value, self.low, self.high)}) == 1, f"value {self.value}, low {self.low}, high {self.high}",
+             "a claim has all three or none", "recompute the claim from its artefact"),
+            (self.value is not None or bool(self.note), f"claim {self.id} without a value",
+             "an unmeasured claim must say why", "give `note`"),
+        ]
+        for holds, value, rule, remedy in checks:
+            if not holds:
+                raise InputError(value, rule, remedy)
+
+    @property
+    def status(self) -> str:
+        """"met", "missed", "not measured", or "no target".
+
+        >>> Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.2, 4.9, 5.4, target=5, criterion="value").status
+        'met'
+        >>> Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.2, 4.9, 5.4, target=5).status
+        'missed'
+        """
+        if self.value is None or self.low is None or self.high is None:
+            return "not measured"
+        if self.target is None:
+            return "no target"
+        if self.criterion == "value":
+            reached = self.value >= self.target if self.direction == "higher" else self.value <= self.target
+        else:
+            reached = self.low > self.target if self.direction == "higher" else self.high < self.target
+        return "met" if reached else "missed"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` is the inverse."""
+        return dataclasses.asdict(self) | {"seeds": list(self.seeds), "status": self.status}
+
+    @classmethod
+    def from_json(cls, value: Any, source: str) -> "Claim":
+        """Raises CorruptFileError naming `source` when fields are missing, unknown or of the wrong kind."""
+        remedy = "run the recipe or benchmark that writes this claim again"
+        if not isinstance(value, dict) or not isinstance(value.get("estimator"), dict):
+            raise CorruptFileError(source, "a claim is an object with an `estimator` object", remedy)
+        fields = {f.name for f in dataclasses.fields(cls)}
+        unknown, missing = set(value) - fields - {"status"}, fields - set(value)
+        if unknown or missing:
+            raise CorruptFileError(source, f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}", remedy)
+        plain = {name: value[name] for name in fields} | {"seeds": tuple(value["seeds"])}
+        for name in ("value", "low", "high", "target"):
+            if plain[name] is not None and not (isinstance(plain[name], int | float) and math.isfinite(plain[name])):
+                raise CorruptFileError(source, f"{name} is {plain[name]!r}, not a finite number", remedy)
+        return cls(**plain | {"estimator": Estimator(**value["estimator"])})
+
+
+def format_claim(claim: Claim) -> str:
+    """The text that stands between a claim's markers, the target included when it was missed.
+
+    >>> format_claim(Claim("a.b", "", "recall@1 difference", Estimator("paired_difference"), 0.012, -0.004, 0.028, target=0))
+    '+0.012 [−0.004, +0.028] (target > 0: missed)'
+    >>> format_claim(Claim("a.b", "", "fraction", Estimator("relative_difference"), 0.931, 0.80, 1.1))
+    '+93.1% [+80.0%, +110.0%]'
+    >>> format_claim(Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.31, 5.2, 5.44, target=5, criterion="value"))
+    '5.3× [5.2, 5.4]'
+    """
+    if claim.value is None or claim.low is None or claim.high is None:
+        return f"not measured: {claim.note}"
+    text = f"{format_number(claim.value, claim.unit)} [{_bare(claim.low, claim.unit)}, {_bare(claim.high, claim.unit)}]"
+    return f"{text} (target {format_target(claim)}: missed)" if claim.status == "missed" else text
+
+
+def format_target(claim: Claim) -> str:
+    """">= 5×", "> 0", or "none"; strict for the interval criterion."""
+    if claim.target is None:
+        return "none"
+    sign = {("higher", "value"): "≥", ("lower", "value"): "≤", ("higher", "interval"): ">", ("lower", "interval"): "<"}
+    number = "0" if claim.target == 0 else format_number(claim.target, claim.unit)
+    return f"{sign[claim.direction, claim.criterion]} {number}"
+
+
+def format_number(value: float, unit: str) -> str:
+    """A value with its unit's sign and suffix: "+0.012", "+93.0%", "5.3×", "1,140 s"."""
+    return _bare(value, unit) + {"ratio": "×", "seconds": " s", "nats": " nats"}.get(unit, "")
+
+
+def _bare(value: float, unit: str) -> str:
+    if unit == "ratio":
+        return f"{value:.1f}" if value >= 2 else f"{value:.2f}"
+    if unit == "seconds":
+        return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+    if unit == "fraction":
+        return _minus(f"{100 * value:+.1f}%")
+    return _minus(f"{value:+.3f}")
+
+
+def _minus(text: str) -> str:
+    """A typographic minus, and no minus before a rounded zero."""
+    return "+" + text[1:] if text.startswith("-") and not any(c in "123456789" for c in text) else text.replace("-", "−")

@@ -1,0 +1,1 @@
+"""Verbalizers: templates, actions, rewrites; all behind the protocol in `base`."""
