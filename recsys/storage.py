@@ -33,8 +33,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(str(path), f"could not be written ({error.strerror or error})",
-                         "free space or permissions there, or choose another folder, and run the command again") from error
+        raise InputError(
+            str(path),
+            f"could not be written ({error.strerror or error})",
+            "free space or permissions there, or choose another folder, and run the command again",
+        ) from error
 
 
 def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
@@ -50,8 +53,11 @@ def read_parquet(path: Path | str) -> pl.DataFrame:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise CorruptFileError(str(path), f"not a readable Parquet file ({error})",
-                               "delete the file; the stage that wrote it will make it again") from error
+        raise CorruptFileError(
+            str(path),
+            f"not a readable Parquet file ({error})",
+            "delete the file; the stage that wrote it will make it again",
+        ) from error
 
 
 def write_json(value: Any, path: Path | str) -> None:
@@ -70,8 +76,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptFileError(str(path), f"not valid JSON ({error})",
-                               "delete the file; the stage that wrote it will make it again") from error
+        raise CorruptFileError(
+            str(path), f"not valid JSON ({error})", "delete the file; the stage that wrote it will make it again"
+        ) from error
 
 
 def file_hash(path: Path | str) -> str:

@@ -125,7 +125,9 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     if hint is str and isinstance(value, bool):
-        raise InputError(f"{where} = {value!r}", "YAML reads a bare on, off, yes or no as a truth value", "quote the word")
+        raise InputError(
+            f"{where} = {value!r}", "YAML reads a bare on, off, yes or no as a truth value", "quote the word"
+        )
     raise InputError(f"{where} = {value!r}", f"is not {_name(hint)}", f"give {_name(hint)}")
 
 

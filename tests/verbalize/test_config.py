@@ -26,7 +26,14 @@ class Outer:
 
 
 def test_nested_sections_are_filled_and_round_trip() -> None:
-    value = {"name": "x", "inner": {"rate": "1e-4"}, "seeds": [1, 2], "shares": {"train": 1}, "limit": 3, "until": "2001-01-01"}
+    value = {
+        "name": "x",
+        "inner": {"rate": "1e-4"},
+        "seeds": [1, 2],
+        "shares": {"train": 1},
+        "limit": 3,
+        "until": "2001-01-01",
+    }
     config = build(Outer, value)
     assert config.inner.rate == 1e-4
     assert config.seeds == (1, 2)

@@ -1,7 +1,8 @@
 """What is committed as evidence: per-example outcomes or raw timings, small, diff-able, and free of anybody's data.
 
-Outcome rows hold opaque ids only. The salt that made them stays with whoever holds the log, so ids cannot be turned back into
-users; titles, item ids, ratings and histories are refused by name, because the terms of most rating logs forbid passing them on.
+Outcome rows hold opaque ids only. The salt that made them stays with whoever holds the log, so ids cannot be turned
+back into users; titles, item ids, ratings and histories are refused by name, because the terms of most rating logs
+forbid passing them on.
 """
 
 import gzip
@@ -14,7 +15,15 @@ import polars as pl
 from recsys.errors import CorruptFileError, InputError
 from recsys.storage import replacing
 
-OUTCOME_COLUMNS = {"example": pl.String, "user": pl.String, "arm": pl.String, "seed": pl.Int64, "slate": pl.Int32, "rank": pl.Int32}
+OUTCOME_COLUMNS = {
+    "example": pl.String,
+    "user": pl.String,
+    "arm": pl.String,
+    "seed": pl.Int64,
+    "slate": pl.Int32,
+    "size": pl.Int32,
+    "rank": pl.Int32,
+}
 VALUE_COLUMNS = {"example": pl.String, "user": pl.String, "arm": pl.String, "seed": pl.Int64, "value": pl.Float64}
 TIMING_COLUMNS = {"arm": pl.String, "repeat": pl.Int64, "seconds": pl.Float64}
 KINDS = {"outcomes": OUTCOME_COLUMNS, "values": VALUE_COLUMNS, "timings": TIMING_COLUMNS}
@@ -24,14 +33,21 @@ _DIGITS = 10  # hexadecimal: 40 bits, a collision among 10,000 ids has probabili
 def outcomes_table(decisions: pl.DataFrame, salt: str, arm: str = "{verbalizer}/{recommender}") -> pl.DataFrame:
     """Decisions -> committed outcomes (columns of OUTCOME_COLUMNS), sorted, ids hashed with `salt`.
 
-    `arm` is a pattern over the columns verbalizer and recommender. Raises InputError for an empty salt or colliding ids.
+    `arm` is a pattern over the columns verbalizer and recommender. Raises InputError for an empty salt or colliding
+    ids.
     """
     name = pl.lit("")
     for piece in _pieces(arm):
         name = name + (pl.col(piece[1]) if piece[0] == "column" else pl.lit(piece[1]))
     table = decisions.select(
-        example=_opaque(decisions, "example_id", salt), user=_opaque(decisions, "user_id", salt),
-        arm=name, seed=pl.col("seed").cast(pl.Int64), slate=pl.col("slate_index").cast(pl.Int32), rank=pl.col("rank").cast(pl.Int32))
+        example=_opaque(decisions, "example_id", salt),
+        user=_opaque(decisions, "user_id", salt),
+        arm=name,
+        seed=pl.col("seed").cast(pl.Int64),
+        slate=pl.col("slate_index").cast(pl.Int32),
+        size=pl.col("scores").list.len().cast(pl.Int32),
+        rank=pl.col("rank").cast(pl.Int32),
+    )
     return table.sort(*list(OUTCOME_COLUMNS)[:-1])
 
 
@@ -41,8 +57,12 @@ def values_table(values: pl.DataFrame, salt: str) -> pl.DataFrame:
     Values are rounded to 6 decimals, so the file does not depend on the last bits of a floating-point sum.
     """
     table = values.select(
-        example=_opaque(values, "example_id", salt), user=_opaque(values, "user_id", salt),
-        arm=pl.col("arm"), seed=pl.col("seed").cast(pl.Int64), value=pl.col("value").cast(pl.Float64).round(6))
+        example=_opaque(values, "example_id", salt),
+        user=_opaque(values, "user_id", salt),
+        arm=pl.col("arm"),
+        seed=pl.col("seed").cast(pl.Int64),
+        value=pl.col("value").cast(pl.Float64).round(6),
+    )
     return table.sort(*list(VALUE_COLUMNS)[:-1])
 
 
@@ -69,7 +89,9 @@ def write_artefact(table: pl.DataFrame, path: Path | str) -> None:
 
 
 def read_artefact(path: Path | str) -> pl.DataFrame:
-    """Read and check. Raises FileNotFoundError when absent, CorruptFileError when it does not hold a known kind of rows."""
+    """Read and check. Raises FileNotFoundError when absent, CorruptFileError when it does not hold a known kind of
+    rows.
+    """
     path = Path(path)
     data = path.read_bytes()
     try:
@@ -77,15 +99,22 @@ def read_artefact(path: Path | str) -> pl.DataFrame:
         header = data.partition(b"\n")[0].decode().strip().split(",")
         columns = next((c for c in KINDS.values() if list(c) == header), None)
         if columns is None:
-            raise CorruptFileError(str(path), f"columns {header} are none of {[list(c) for c in KINDS.values()]}",
-                                   "write artefacts with write_artefact")
+            raise CorruptFileError(
+                str(path),
+                f"columns {header} are none of {[list(c) for c in KINDS.values()]}",
+                "write artefacts with write_artefact",
+            )
         table = pl.read_csv(io.BytesIO(data), schema=columns)
     except CorruptFileError:
         raise
     except Exception as error:
-        raise CorruptFileError(str(path), f"not a readable artefact ({error})", "run the recipe that wrote it again") from error
+        raise CorruptFileError(
+            str(path), f"not a readable artefact ({error})", "run the recipe that wrote it again"
+        ) from error
     if table.is_empty() or any(table.null_count().row(0)):
-        raise CorruptFileError(str(path), "an artefact has at least one row and no empty cell", "run the recipe that wrote it again")
+        raise CorruptFileError(
+            str(path), "an artefact has at least one row and no empty cell", "run the recipe that wrote it again"
+        )
     return table
 
 
@@ -94,8 +123,11 @@ def kind_of(table: pl.DataFrame, name: str) -> str:
     for kind, columns in KINDS.items():
         if dict(table.schema) == columns:
             return kind
-    raise InputError(f"{name} with columns {dict(table.schema)}", "an artefact holds opaque outcomes, values or timings and nothing else",
-                     "make it with outcomes_table, values_table or timings_table")
+    raise InputError(
+        f"{name} with columns {dict(table.schema)}",
+        "an artefact holds opaque outcomes, values or timings and nothing else",
+        "make it with outcomes_table, values_table or timings_table",
+    )
 
 
 def opaque_id(value: str, salt: str) -> str:
@@ -110,7 +142,11 @@ def opaque_id(value: str, salt: str) -> str:
 
 def _opaque(frame: pl.DataFrame, column: str, salt: str) -> pl.Expr:
     if not salt:
-        raise InputError("an empty salt", "ids hashed without a secret can be turned back", "pass secrets.token_hex(16), kept outside the repository")
+        raise InputError(
+            "an empty salt",
+            "ids hashed without a secret can be turned back",
+            "pass secrets.token_hex(16), kept outside the repository",
+        )
     known = {value: opaque_id(value, f"{column}:{salt}") for value in frame[column].unique()}
     if len(set(known.values())) != len(known):
         raise InputError(f"column {column}", "two ids have the same opaque id", "use another salt")

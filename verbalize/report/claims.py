@@ -1,8 +1,8 @@
 """One claim: a number, its interval, where it came from, and whether it reached what was asked of it.
 
-A claim is written by the recipe or benchmark that measured it and is never edited by hand, except for `note`: the reason
-of a missed or unmeasured target. Text made from a claim (`format_claim`) is a pure function of it, so a number quoted in
-the documentation can be checked character by character.
+A claim is written by the recipe or benchmark that measured it and is never edited by hand, except for `note`: the
+reason of a missed or unmeasured target. Text made from a claim (`format_claim`) is a pure function of it, so a number
+quoted in the documentation can be checked character by character.
 """
 
 import dataclasses
@@ -39,10 +39,12 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Claim:
-    """A line of the ledger. `value`, `low`, `high` are None together for a claim that could not be measured (then `note` says why).
+    """A line of the ledger. `value`, `low`, `high` are None together for a claim that could not be measured (then
+    `note` says why).
 
     `target` is None where nothing was promised; `direction` is "higher" or "lower"; `criterion` is a key of CRITERIA.
-    `artefact` is a path relative to the repository's root. `n` counts decisions or repeats, `n_effective` independent ones.
+    `artefact` is a path relative to the repository's root. `n` counts decisions or repeats, `n_effective` independent
+    ones.
     """
 
     id: str
@@ -67,15 +69,37 @@ class Claim:
 
     def __post_init__(self) -> None:
         checks = [
-            (bool(_ID.fullmatch(self.id)), f"id {self.id!r}", "must be lower-case words joined by dots and underscores",
-             'name it like "movielens.actions_vs_logit"'),
+            (
+                bool(_ID.fullmatch(self.id)),
+                f"id {self.id!r}",
+                "must be lower-case words joined by dots and underscores",
+                'name it like "movielens.actions_vs_logit"',
+            ),
             (self.unit in UNITS, f"unit {self.unit!r}", f"must be one of {', '.join(UNITS)}", "choose one of them"),
-            (self.direction in ("higher", "lower"), f"direction {self.direction!r}", 'must be "higher" or "lower"', "choose one"),
-            (self.criterion in CRITERIA, f"criterion {self.criterion!r}", f"must be one of {', '.join(CRITERIA)}", "choose one"),
-            (len({v is None for v in (self.value, self.low, self.high)}) == 1, f"value {self.value}, low {self.low}, high {self.high}",
-             "a claim has all three or none", "recompute the claim from its artefact"),
-            (self.value is not None or bool(self.note), f"claim {self.id} without a value",
-             "an unmeasured claim must say why", "give `note`"),
+            (
+                self.direction in ("higher", "lower"),
+                f"direction {self.direction!r}",
+                'must be "higher" or "lower"',
+                "choose one",
+            ),
+            (
+                self.criterion in CRITERIA,
+                f"criterion {self.criterion!r}",
+                f"must be one of {', '.join(CRITERIA)}",
+                "choose one",
+            ),
+            (
+                len({v is None for v in (self.value, self.low, self.high)}) == 1,
+                f"value {self.value}, low {self.low}, high {self.high}",
+                "a claim has all three or none",
+                "recompute the claim from its artefact",
+            ),
+            (
+                self.value is not None or bool(self.note),
+                f"claim {self.id} without a value",
+                "an unmeasured claim must say why",
+                "give `note`",
+            ),
         ]
         for holds, value, rule, remedy in checks:
             if not holds:
@@ -83,7 +107,7 @@ class Claim:
 
     @property
     def status(self) -> str:
-        """"met", "missed", "not measured", or "no target".
+        """ "met", "missed", "not measured", or "no target".
 
         >>> Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.2, 4.9, 5.4, target=5, criterion="value").status
         'met'
@@ -113,7 +137,9 @@ class Claim:
         fields = {f.name for f in dataclasses.fields(cls)}
         unknown, missing = set(value) - fields - {"status"}, fields - set(value)
         if unknown or missing:
-            raise CorruptFileError(source, f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}", remedy)
+            raise CorruptFileError(
+                source, f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}", remedy
+            )
         plain = {name: value[name] for name in fields} | {"seeds": tuple(value["seeds"])}
         for name in ("value", "low", "high", "target"):
             if plain[name] is not None and not (isinstance(plain[name], int | float) and math.isfinite(plain[name])):
@@ -124,11 +150,11 @@ class Claim:
 def format_claim(claim: Claim) -> str:
     """The text that stands between a claim's markers, the target included when it was missed.
 
-    >>> format_claim(Claim("a.b", "", "recall@1 difference", Estimator("paired_difference"), 0.012, -0.004, 0.028, target=0))
+    >>> format_claim(Claim("a.b", "", "recall@1 difference", Estimator("paired_difference"), 0.012, -0.004, 0.028, 0))
     '+0.012 [−0.004, +0.028] (target > 0: missed)'
     >>> format_claim(Claim("a.b", "", "fraction", Estimator("relative_difference"), 0.931, 0.80, 1.1))
     '+93.1% [+80.0%, +110.0%]'
-    >>> format_claim(Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.31, 5.2, 5.44, target=5, criterion="value"))
+    >>> format_claim(Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.31, 5.2, 5.44))
     '5.3× [5.2, 5.4]'
     """
     if claim.value is None or claim.low is None or claim.high is None:
@@ -138,7 +164,7 @@ def format_claim(claim: Claim) -> str:
 
 
 def format_target(claim: Claim) -> str:
-    """">= 5×", "> 0", or "none"; strict for the interval criterion."""
+    """ ">= 5×", "> 0", or "none"; strict for the interval criterion."""
     if claim.target is None:
         return "none"
     sign = {("higher", "value"): "≥", ("lower", "value"): "≤", ("higher", "interval"): ">", ("lower", "interval"): "<"}
@@ -163,4 +189,6 @@ def _bare(value: float, unit: str) -> str:
 
 def _minus(text: str) -> str:
     """A typographic minus, and no minus before a rounded zero."""
-    return "+" + text[1:] if text.startswith("-") and not any(c in "123456789" for c in text) else text.replace("-", "−")
+    return (
+        "+" + text[1:] if text.startswith("-") and not any(c in "123456789" for c in text) else text.replace("-", "−")
+    )

@@ -1,6 +1,7 @@
 """Numbers in documents: written by the ledger, between markers, and checked against it.
 
-`<!-- claim:ID -->text<!-- /claim -->` holds one number; `<!-- claims -->table<!-- /claims -->` on lines of their own holds the table of all.
+`<!-- claim:ID -->text<!-- /claim -->` holds one number; `<!-- claims -->table<!-- /claims -->` on lines of their own
+holds the table of all.
 """
 
 import re
@@ -22,7 +23,9 @@ def documents(root: Path) -> list[Path]:
 
 
 def update_text(text: str, claims: Mapping[str, Claim]) -> str:
-    """The document with every marked number and table rewritten; an unknown id is left as it is (`check_text` reports it)."""
+    """The document with every marked number and table rewritten; an unknown id is left as it is (`check_text` reports
+    it).
+    """
     text = _CLAIM.sub(lambda m: m[1] + format_claim(claims[m["id"]]) + m[4] if m["id"] in claims else m[0], text)
     return _TABLE.sub(lambda m: f"{m[1]}\n{claims_table(list(claims.values()))}\n{m[3]}", text)
 
@@ -34,7 +37,9 @@ def check_text(text: str, claims: Mapping[str, Claim]) -> list[str]:
         if match["id"] not in claims:
             problems.append(f"marker names the unknown claim {match['id']}")
         elif match["text"] != format_claim(claims[match["id"]]):
-            problems.append(f"{match['id']} reads {match['text']!r}, the ledger says {format_claim(claims[match['id']])!r}")
+            problems.append(
+                f"{match['id']} reads {match['text']!r}, the ledger says {format_claim(claims[match['id']])!r}"
+            )
     if any(m["text"] != f"\n{claims_table(list(claims.values()))}\n" for m in _TABLE.finditer(text)):
         problems.append("the table of claims is not the ledger's")
     strays = len(_ANY.findall(text)) - 2 * (len(_CLAIM.findall(text)) + len(_TABLE.findall(text)))
@@ -48,9 +53,14 @@ def claims_table(claims: Sequence[Claim]) -> str:
     lines = ["| claim | measured | target | | n (effective) |", "|---|---|---|---|---|"]
     for claim in sorted(claims, key=lambda c: c.id):
         measured = format_claim(claim).partition(" (target")[0]
-        status = {"missed": "**missed**", "not measured": "**not measured**", "no target": ""}.get(claim.status, claim.status)
+        status = {"missed": "**missed**", "not measured": "**not measured**", "no target": ""}.get(
+            claim.status, claim.status
+        )
         count = f"{claim.n:,} ({claim.n_effective:,.0f})" if claim.value is not None else ""
-        lines.append(f"| `{claim.id}`: {_cell(claim.statement)} | {_cell(measured)} | {format_target(claim)} | {status} | {count} |")
+        lines.append(
+            f"| `{claim.id}`: {_cell(claim.statement)} | {_cell(measured)} | {format_target(claim)} "
+            f"| {status} | {count} |"
+        )
     return "\n".join(lines)
 
 

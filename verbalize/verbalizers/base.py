@@ -1,4 +1,4 @@
-"""The verbalizer protocol and its guard: a verbalizer sees the history and the cutoff, never the target or the slate."""
+"""The verbalizer protocol and its guard: a verbalizer sees history and cutoff, never the target or the slate."""
 
 from typing import Protocol, runtime_checkable
 
@@ -25,8 +25,11 @@ def guard_inputs(inputs: pl.DataFrame) -> pl.DataFrame:
     extra = [name for name in inputs.columns if name not in INPUT_COLUMNS]
     missing = [name for name in INPUT_COLUMNS if name not in inputs.columns]
     if extra:
-        raise InputError(f"columns {extra}", "a verbalizer may see only the history and the cutoff, or the target leaks",
-                         "pass verbalizer_inputs(examples)")
+        raise InputError(
+            f"columns {extra}",
+            "a verbalizer may see only the history and the cutoff, or the target leaks",
+            "pass verbalizer_inputs(examples)",
+        )
     if missing:
         raise InputError(f"columns {inputs.columns}", f"lack {missing}", "pass verbalizer_inputs(examples)")
     return inputs

@@ -1,0 +1,1 @@
+"""Interaction logs to examples: sources -> canonical events -> histories, discovery labels, splits, slates."""

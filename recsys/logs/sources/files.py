@@ -1,0 +1,145 @@
+"""Opening foreign files lazily: delimited text with any separator, Parquet, JSON lines. Text columns arrive as strings.
+
+Polars splits at one-byte separators only; for longer ones (`::`) every line is read whole and split by an expression.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys.errors import CorruptFileError, InputError
+
+_UNUSED = "\x1e"  # record separator: a "column separator" that keeps each line whole
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".dat": "csv",
+    ".txt": "csv",
+    ".data": "csv",
+    ".inter": "csv",
+    ".item": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+
+
+@dataclass(frozen=True)
+class FileConfig:
+    """How to open one file. `header` names the columns of a file that has no header row; `format` is guessed from the suffix."""
+
+    file: str
+    format: str = ""
+    separator: str = ""
+    header: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+
+
+def scan(config: FileConfig, root: Path) -> pl.LazyFrame:
+    """The file as a lazy frame. Raises InputError (absent, unknown format), CorruptFileError (unreadable, ragged, wrong encoding)."""
+    path = root / config.file if config.file else root
+    if not path.is_file():
+        present = (
+            sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())[:12]
+            if path.parent.is_dir()
+            else []
+        )
+        raise InputError(
+            str(path),
+            f"no such file; beside it: {present or 'nothing'}",
+            "correct the path of the source, or the mapping's `file`",
+        )
+    kind = config.format or FORMATS.get(path.suffix.lower(), "")
+    if kind not in ("csv", "parquet", "jsonl"):
+        raise InputError(
+            f"{path.name} ({kind or 'format not known from the suffix'})",
+            "a source is csv, parquet or jsonl",
+            "set `format` in the mapping",
+        )
+    if path.stat().st_size == 0:
+        raise CorruptFileError(str(path), "the file is empty", "obtain it again")
+    try:
+        if kind == "parquet":
+            frame = pl.scan_parquet(path)
+        elif kind == "jsonl":
+            frame = pl.scan_ndjson(path, infer_schema_length=10_000)
+        else:
+            frame = _scan_text(path, config)
+        frame.collect_schema()
+    except (CorruptFileError, InputError):
+        raise
+    except Exception as error:
+        raise CorruptFileError(
+            str(path), f"not readable as {kind} ({_first_line(error)})", "obtain the file again, or set `format`"
+        ) from error
+    return frame
+
+
+def collect(frame: pl.LazyFrame, what: str) -> pl.DataFrame:
+    """Collect, turning the reader's own complaints into CorruptFileError that names the file."""
+    try:
+        return frame.collect()
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as error:
+        raise CorruptFileError(
+            what,
+            f"could not be read ({_first_line(error)})",
+            "correct the file, or name its separator and encoding in the mapping",
+        ) from error
+
+
+def _scan_text(path: Path, config: FileConfig) -> pl.LazyFrame:
+    separator = config.separator or ("\t" if path.suffix in (".tsv", ".inter", ".item") else ",")
+    source: Path | io.BytesIO = path
+    if config.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        source = io.BytesIO(path.read_text(encoding=config.encoding).encode())
+    names = list(config.header)
+    if len(separator.encode()) > 1:
+        return _scan_wide_separator(source, separator, names, path)
+    # Only comma-separated files quote; elsewhere a quotation mark belongs to the title.
+    frame = pl.scan_csv(
+        source,
+        separator=separator,
+        quote_char='"' if separator in ",;" else None,
+        has_header=not names,
+        infer_schema=False,
+        truncate_ragged_lines=False,
+    )
+    if not names:
+        return frame
+    found = frame.collect_schema().names()
+    if len(found) != len(names):
+        raise InputError(
+            f"{path.name}: header {names}",
+            f"names {len(names)} columns, the file has {len(found)}",
+            "correct `header` in the mapping",
+        )
+    return frame.rename(dict(zip(found, names, strict=True)))
+
+
+def _scan_wide_separator(source: Path | io.BytesIO, separator: str, names: list[str], path: Path) -> pl.LazyFrame:
+    lines = pl.scan_csv(
+        source, separator=_UNUSED, quote_char=None, has_header=False, infer_schema=False, new_columns=["line"]
+    )
+    if not names:
+        names = lines.head(1).collect()["line"][0].split(separator)
+        lines = lines.slice(1)
+    lines = lines.filter(pl.col("line").is_not_null() & (pl.col("line") != ""))
+    fields = pl.col("line").str.count_matches(separator, literal=True) + 1
+    ragged = lines.filter(fields != len(names)).with_columns(fields.alias("fields")).head(1).collect()
+    if len(ragged):
+        line, count = ragged["line"][0], ragged["fields"][0]
+        raise CorruptFileError(
+            f"{path.name}: line {line[:120]!r}",
+            f"has {count} fields, expected {len(names)} ({', '.join(names)})",
+            "correct the line, the separator or `header`",
+        )
+    split = pl.col("line").str.split_exact(separator, len(names) - 1).struct.rename_fields(names)
+    return lines.select(split.alias("fields")).unnest("fields")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,220 @@
+"""One forward pass for many continuations of one prefix: the primitive behind slate scoring and shared-prefix rollouts.
+
+A request is a prefix and its branches. The packed row is `prefix, branch_1, branch_2, ...`; an additive block mask lets
+every branch see the prefix and itself only, and positions restart after the prefix for each branch, so the
+log-probabilities equal those of separate sequences (rotary and learned positions alike) while the prefix is computed
+once.
+
+Differences from Prefix Grouper (arXiv 2506.05433): one mask instead of two attention calls, so any model that accepts
+a 4-D mask works unpatched; the last token of a branch is never fed, as nothing is read from its output; and the
+vocabulary projection (a fifth of the cost per token in a small model) runs only where a log-probability is needed.
+The model's body and head are called directly, which also holds under PEFT (adapters sit inside the layers) and under
+trainers that patch `forward`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recsys.errors import InputError
+
+HEAD_CHUNK = 256  # positions projected to the vocabulary at once: bounds memory at 256 x 49k floats (50 MB)
+
+
+@dataclass(frozen=True)
+class PackedRequest:
+    """`branches` continue `prefix`; none may be empty. Token ids."""
+
+    prefix: Sequence[int]
+    branches: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Branches `chosen` of request `request`, to be computed as one packed row of `length` fed tokens."""
+
+    request: int
+    chosen: tuple[int, ...]
+    length: int
+
+
+def packed_logprobs(model: Any, requests: Sequence[PackedRequest], token_budget: int = 2048) -> list[list[Tensor]]:
+    """Per-token log-probabilities: result[i][j] has shape (len(requests[i].branches[j]),), float32.
+
+    `token_budget` bounds the tokens of one forward pass, padding included: requests are sorted by length and batched
+    up to it, and a request longer than that is split between branches, its prefix repeated. One prefix with one
+    branch is never cut. Gradients flow when they are enabled by the caller. Raises InputError for an empty prefix, an
+    empty branch or a sequence longer than the model's positions.
+    """
+    body, head = body_and_head(model)
+    _check(requests, getattr(body.config, "max_position_embeddings", None))
+    results: list[list[Tensor]] = [[torch.empty(0)] * len(request.branches) for request in requests]
+    for batch in _batches(_rows(requests, token_budget), token_budget):
+        for row, values in zip(batch, _forward(body, head, requests, batch), strict=True):
+            for branch, value in zip(row.chosen, values, strict=True):
+                results[row.request][branch] = value
+    return results
+
+
+def reference_logprobs(model: Any, requests: Sequence[PackedRequest]) -> list[list[Tensor]]:
+    """The same by definition: one full forward per branch. Slow; for tests and for distrust."""
+    _check(requests, None)
+    device = next(model.parameters()).device
+    results = []
+    for request in requests:
+        values = []
+        for branch in request.branches:
+            ids = torch.tensor([[*request.prefix, *branch]], device=device)
+            logits = model(input_ids=ids, use_cache=False).logits[0].float()
+            logprobs = torch.log_softmax(logits, dim=-1)[len(request.prefix) - 1 : -1]
+            values.append(logprobs.gather(1, ids[0, len(request.prefix) :, None])[:, 0])
+        results.append(values)
+    return results
+
+
+def body_and_head(model: Any) -> tuple[nn.Module, nn.Module]:
+    """The transformer without its head (ids -> hidden states) and the vocabulary projection, through PEFT wrappers.
+
+    Raises InputError for models whose logits are more than `head(hidden)`: scaled or soft-capped logits, prompt
+    learning.
+    """
+    adapters = getattr(model, "peft_config", {})
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = core.get_output_embeddings()
+    remedy = "use a plain causal language model such as smollm2-135m"
+    if any(getattr(config, "is_prompt_learning", False) for config in adapters.values()):
+        raise InputError(
+            "a prompt-learning adapter", "prepends virtual tokens that packed scoring does not know", "use LoRA"
+        )
+    for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(core.config, field, None) not in (None, 1, 1.0):
+            raise InputError(f"{type(core).__name__} with {field}", "changes logits after the projection", remedy)
+    if head is None or core.base_model is core:
+        raise InputError(type(core).__name__, "has no separate body and vocabulary projection", remedy)
+    return core.base_model, head
+
+
+def _check(requests: Sequence[PackedRequest], positions: int | None) -> None:
+    for number, request in enumerate(requests):
+        if not request.prefix:
+            raise InputError(
+                f"request {number}",
+                "has an empty prefix, so its first tokens have no distribution",
+                "begin the prefix with at least one token",
+            )
+        if any(not branch for branch in request.branches):
+            raise InputError(f"request {number}", "has a branch without tokens", "drop the branch")
+        longest = len(request.prefix) + max(map(len, request.branches), default=0)
+        if positions is not None and longest > positions:
+            raise InputError(
+                f"request {number} with {longest} tokens",
+                f"exceeds the model's {positions} positions",
+                "shorten the text",
+            )
+
+
+def _rows(requests: Sequence[PackedRequest], budget: int) -> list[_Row]:
+    """One row per request; more when its branches do not fit into `budget` beside the prefix."""
+    rows = []
+    for number, request in enumerate(requests):
+        chosen: list[int] = []
+        length = len(request.prefix)
+        for branch, tokens in enumerate(request.branches):
+            if chosen and length + len(tokens) - 1 > budget:
+                rows.append(_Row(number, tuple(chosen), length))
+                chosen, length = [], len(request.prefix)
+            chosen.append(branch)
+            length += len(tokens) - 1
+        if chosen:
+            rows.append(_Row(number, tuple(chosen), length))
+    return rows
+
+
+def _batches(rows: Iterable[_Row], budget: int) -> list[list[_Row]]:
+    """Longest first, as many of similar length together as the padded batch fits into `budget`."""
+    batches: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda row: -row.length):
+        if batches and (len(batches[-1]) + 1) * batches[-1][0].length <= budget:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _forward(
+    body: nn.Module, head: nn.Module, requests: Sequence[PackedRequest], batch: list[_Row]
+) -> list[list[Tensor]]:
+    """One pass over B rows padded to n tokens; per row, one tensor of log-probabilities per branch."""
+    device = next(body.parameters()).device
+    n = batch[0].length
+    ids, positions, segments = ([] for _ in range(3))  # each B lists of n
+    slots: list[int] = []  # flat positions (row * n + offset) whose next-token distribution is needed, each once
+    picks: list[int] = []  # for every branch token: index into `slots`
+    tokens: list[int] = []  # ... and the token itself
+    for number, row in enumerate(batch):
+        request = requests[row.request]
+        prefix = len(request.prefix)
+        row_ids, row_positions, row_segments = list(request.prefix), list(range(prefix)), [0] * prefix
+        first = len(slots)
+        for segment, branch in enumerate(row.chosen, start=1):
+            fed = request.branches[branch][:-1]
+            own = first + 1 + len(row_ids) - prefix
+            picks += [first, *range(own, own + len(fed))]
+            tokens += request.branches[branch]
+            row_ids += fed
+            row_positions += range(prefix, prefix + len(fed))
+            row_segments += [segment] * len(fed)
+        slots += range(number * n + prefix - 1, number * n + row.length)
+        padding = n - row.length
+        ids.append(row_ids + [row_ids[-1]] * padding)
+        positions.append(row_positions + list(range(row.length, n)))
+        segments.append(row_segments + [-1] * padding)
+
+    branching = any(max(row) > 0 for row in segments)
+    hidden = body(
+        input_ids=torch.tensor(ids, device=device),
+        position_ids=torch.tensor(positions, device=device),
+        # Without branch tokens the row is plain causal, and padding to the right is never seen: the faster kernel
+        # serves.
+        attention_mask=_block_mask(torch.tensor(segments, device=device), _dtype(body)) if branching else None,
+        use_cache=False,
+    ).last_hidden_state  # (B, n, D)
+    needed = hidden.reshape(-1, hidden.shape[-1])[torch.tensor(slots, device=device)]  # (N, D)
+    values = _pick(head, needed, torch.tensor(picks, device=device), torch.tensor(tokens, device=device))
+    pieces = iter(values.split([len(requests[row.request].branches[branch]) for row in batch for branch in row.chosen]))
+    return [[next(pieces) for _ in row.chosen] for row in batch]
+
+
+def _block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, n) segment numbers (0 prefix, 1.. branches, -1 padding) -> additive mask (B, 1, n, n).
+
+    A query sees keys at or before it that lie in the prefix or in its own segment. The most negative finite number, not
+    -inf: rows are never fully masked (every token sees itself), but kernels differ in how they treat infinities.
+    """
+    n = segments.shape[1]
+    keys, queries = segments[:, None, :], segments[:, :, None]
+    causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
+    seen = causal & ((keys == queries) | (keys == 0))
+    mask = torch.zeros(seen.shape, dtype=dtype, device=segments.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _pick(head: nn.Module, hidden: Tensor, picks: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax(head(hidden))[picks, tokens] in float32, by chunks of positions. hidden (N, D); picks, tokens (T,)."""
+    order = torch.argsort(picks, stable=True)
+    picks, tokens = picks[order], tokens[order]
+    starts = list(range(0, len(hidden), HEAD_CHUNK))
+    edges = torch.searchsorted(picks, torch.tensor([*starts, len(hidden)], device=picks.device)).tolist()
+    parts = []
+    for start, low, high in zip(starts, edges, edges[1:], strict=False):
+        logits = head(hidden[start : start + HEAD_CHUNK]).float()  # (chunk, V)
+        rows = picks[low:high] - start
+        parts.append(logits[rows, tokens[low:high]] - torch.logsumexp(logits, dim=-1)[rows])
+    return torch.cat(parts)[torch.argsort(order)]
+
+
+def _dtype(body: nn.Module) -> torch.dtype:
+    return next(parameter.dtype for parameter in body.parameters() if parameter.is_floating_point())

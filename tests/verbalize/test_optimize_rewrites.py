@@ -1,0 +1,49 @@
+"""Rewrites through TRL's stock generation: budgets, hostile contents, a few steps, resumption of the same code path."""
+
+import json
+from dataclasses import replace
+
+from optimize_helpers import CARD, make_inputs, tiny_policy
+
+from recsys.models.chat import install_chat_template
+from recsys.models.settings import LoraSettings
+from verbalize.optimize.curves import Curves
+from verbalize.optimize.rewards import Scored
+from verbalize.optimize.rewrite_trainer import texts_of, train_rewrites
+from verbalize.optimize.settings import LimitsConfig, TrainConfig
+from verbalize.optimize.training import Validation
+from verbalize.verbalizers.rewrite import RewriteConfig, prompt_ids, rewrite_messages
+
+REWRITE = RewriteConfig(instruction="Summarise.", prompt_tokens=300, max_new_tokens=6)
+CONFIG = TrainConfig(steps=3, prompts_per_step=2, group_size=2, learning_rate=1e-3, save_every=2, eval_every=3)
+FREE = LimitsConfig(max_kl=None, min_entropy=None, max_dead_groups=None)
+
+
+def pays_for_length(example_ids, texts):
+    return [Scored(len(text) / 100, {"hit": 0.0, "characters": float(len(text))}) for text in texts]
+
+
+def test_three_steps_within_the_budget(tiny_model_dir, tmp_path):
+    lm = tiny_policy(tiny_model_dir)
+    install_chat_template(lm.tokenizer)
+    inputs = make_inputs(4, events=12)
+    assert max(map(len, prompt_ids(rewrite_messages(inputs, REWRITE), lm.tokenizer))) > REWRITE.prompt_tokens
+
+    result = train_rewrites(lm, inputs, pays_for_length, CONFIG, tmp_path, card=CARD, rewrite=REWRITE, limits=FREE,
+                            lora=LoraSettings(rank=4), validation=Validation(make_inputs(2), pays_for_length))
+    assert result.steps == 3 and result.best_reward >= result.start_reward
+    train = Curves(tmp_path / "curves.jsonl").of_kind("train")
+    assert [record["step"] for record in train] == [1, 2, 3]
+    assert all(1 <= record["completion_length"] <= REWRITE.max_new_tokens for record in train)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists() and (tmp_path / "adapter" / "card.json").exists()
+    rows = [json.loads(line) for line in (tmp_path / "rollouts" / "step-00000.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and {row["example_id"] for row in rows} <= set(inputs["example_id"])
+    again = train_rewrites(replace(lm, model=tiny_policy(tiny_model_dir).model), inputs,
+                           pays_for_length, CONFIG, tmp_path, card=CARD, rewrite=REWRITE, limits=FREE, lora=LoraSettings(rank=4))
+    assert again == result
+
+
+
+def test_completions_are_cleaned_as_at_evaluation():
+    completions = [[{"role": "assistant", "content": 'Profile: "Likes drama."<|im_end|>'}]]
+    assert texts_of(["e"], completions, [[1]]) == ["Likes drama."]

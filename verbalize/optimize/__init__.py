@@ -1,0 +1,1 @@
+"""Optimising a verbalizer: rewards, action and rewrite policies, warm start, training with limits and resumption."""

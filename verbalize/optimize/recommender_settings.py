@@ -1,0 +1,43 @@
+"""Settings of recommender training. Standard library only: the configuration of a run is read before torch is."""
+
+from dataclasses import dataclass, field
+
+from recsys.errors import InputError
+from recsys.models.settings import LoraSettings
+
+
+@dataclass(frozen=True)
+class RecommenderTrainingConfig:
+    """Cross-entropy over the slate, on texts of every style in equal shares.
+
+    The texts decide whom the recommender favours: trained on one template it prefers that template. Here each training
+    example shows a text drawn from `templates` and from random keep/drop x metadata actions, so that no arm is privileged.
+    """
+
+    templates: tuple[str, ...] = ("titles", "titles_metadata", "concatenation")
+    random_actions: float = 0.5
+    """Share of examples whose text comes from random actions instead of a template."""
+    examples: int = 600
+    """Slates seen in all; beyond the training examples at hand they come round again with redrawn negatives and texts."""
+    accumulation: int = 8
+    learning_rate: float = 3e-4
+    score_scale: float = 0.15
+    """Multiplies summed log-probability ratios before the softmax: at 1 they span tens of nats and training diverges."""
+    max_grad_norm: float = 1.0
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    seed: int = 0
+    save_every: int = 80
+    """Examples between checkpoints; a multiple of `accumulation`."""
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "accumulation", "save_every"):
+            if getattr(self, name) < 1 or getattr(self, name) % self.accumulation:
+                raise InputError(
+                    f"recommender_training.{name} = {getattr(self, name)}",
+                    f"must be a positive multiple of accumulation = {self.accumulation}",
+                    "round it up",
+                )
+        if not 0 <= self.random_actions <= 1:
+            raise InputError(
+                f"recommender_training.random_actions = {self.random_actions}", "is a share in [0, 1]", "try 0.5"
+            )

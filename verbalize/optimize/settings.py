@@ -1,0 +1,133 @@
+"""Settings of policy training. Standard library only: the configuration of a run is read before torch is."""
+
+from dataclasses import dataclass
+
+from recsys.errors import InputError
+
+LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
+SCALINGS = ("batch", "group", "none")
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """Bounds that end a run early, with an explanation. None switches a limit off; a window counts optimizer steps."""
+
+    max_kl: float | None = 2.0
+    """Nats per slot (or token) from the policy the run started with; from even to certain is 1.4."""
+    min_entropy: float | None = 0.02
+    """Nats per slot (or token), mean over the window: below it all rollouts of a group are alike."""
+    max_completion_length: float | None = None
+    """Mean tokens per rollout; only meaningful for rewrites, whose length can blow up."""
+    max_dead_groups: float | None = 0.95
+    """Mean share, over the window, of groups whose rewards are all equal: such groups carry no gradient."""
+    window: int = 10
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """GRPO on the verbalizer's policy. One optimizer step = one generation, `prompts_per_step` x `group_size` rollouts.
+
+    With `iterations` > 1 the same rollouts serve that many consecutive optimizer steps (clipped importance ratios);
+    checkpoints and validations then fall on multiples of it, where no generated rollout is pending.
+    """
+
+    steps: int = 100
+    prompts_per_step: int = 4
+    group_size: int = 8
+    iterations: int = 1
+    learning_rate: float = 2e-4
+    warmup_steps: int = 0
+    beta: float = 0.0
+    """Weight of the KL to the policy the run starts with (the warm-started one, if any)."""
+    epsilon: float = 0.2
+    temperature: float = 1.0
+    entropy_bonus: float = 0.0
+    loss_type: str = "dapo"
+    scale_rewards: str = "batch"
+    """`batch`: one spread for the whole step; `group` blows nearly equal rewards up to full strength."""
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_every: int = 10
+    eval_every: int = 10
+    prompt_budget: int = 1024
+    """Tokens of an action prompt: longer ones lose their oldest events before the trainer sees them."""
+    prompts_per_forward: int = 1
+    """Distinct prompts in one forward and backward pass: 1 keeps memory small on a CPU; raise it on a GPU."""
+
+    def __post_init__(self) -> None:
+        positive = {
+            name: getattr(self, name)
+            for name in (
+                "steps",
+                "prompts_per_step",
+                "iterations",
+                "save_every",
+                "eval_every",
+                "prompt_budget",
+                "prompts_per_forward",
+                "temperature",
+                "learning_rate",
+            )
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise InputError(f"train.{name} = {value}", "must be above 0", f"set train.{name} to a positive number")
+        if self.group_size < 2:
+            raise InputError(
+                f"train.group_size = {self.group_size}",
+                "advantages compare rollouts of one prompt",
+                "set train.group_size >= 2",
+            )
+        for name in ("steps", "save_every", "eval_every"):
+            if getattr(self, name) % self.iterations:
+                raise InputError(
+                    f"train.{name} = {getattr(self, name)}",
+                    f"must be a multiple of train.iterations = {self.iterations}, so that a run is only "
+                    "saved, judged or ended where no rollout is pending",
+                    f"change train.{name}",
+                )
+        if self.prompts_per_step % self.prompts_per_forward:
+            raise InputError(
+                f"train.prompts_per_forward = {self.prompts_per_forward}",
+                f"must divide train.prompts_per_step = {self.prompts_per_step}",
+                "change one of them",
+            )
+        for name, allowed in (("loss_type", LOSSES), ("scale_rewards", SCALINGS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"train.{name} = {getattr(self, name)!r}",
+                    f"is not one of {', '.join(allowed)}",
+                    "choose one of these",
+                )
+
+
+@dataclass(frozen=True)
+class WarmStartConfig:
+    """Supervising the policy on the pool's best candidates before any reinforcement learning."""
+
+    epochs: int = 2
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    soft_temperature: float | None = None
+    """None imitates each example's best candidate; a number t imitates softmax(margin / t) over its whole pool."""
+    label_smoothing: float = 0.1
+    """Share of the target moved to the uniform distribution, so that no action starts with probability near 0."""
+    entropy_bonus: float = 0.02
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "save_every"):
+            if getattr(self, name) <= 0:
+                raise InputError(
+                    f"warm_start.{name} = {getattr(self, name)}",
+                    "must be above 0",
+                    f"set warm_start.{name} to a positive number",
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"warm_start.label_smoothing = {self.label_smoothing}", "must lie in [0, 1)", "try 0.1")
+        if self.soft_temperature is not None and self.soft_temperature <= 0:
+            raise InputError(
+                f"warm_start.soft_temperature = {self.soft_temperature}", "must be above 0", "use null for hard targets"
+            )

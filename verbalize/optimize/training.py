@@ -1,0 +1,251 @@
+"""Train a policy by GRPO in resumable steps, judge it on fixed validation examples, keep the best.
+
+Calling a train function again with the same arguments goes on from the last whole checkpoint and ends in the weights of
+the uninterrupted run (fixed threads); calling it after the end returns the recorded result. The model passed in must be
+the one the run started with: it is the reference of the KL, and its weights are part of the run's identity.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback
+from trl import GRPOConfig
+
+from recsys.errors import InputError
+from recsys.models.adapters import add_lora, save_adapter
+from recsys.models.loading import LanguageModel
+from recsys.models.settings import AdapterCard, LoraSettings
+from recsys.seeding import rng, stable_hash
+from recsys.storage import read_json, replacing, write_json, write_parquet
+from verbalize.optimize.checkpoints import FiniteGradients, ResumableTrainer, last_complete, step_of
+from verbalize.optimize.curves import Curves, LogCurves, OnStep, Validate
+from verbalize.optimize.limits import StopAtLimits
+from verbalize.optimize.scoring import ScoreFunction
+from verbalize.optimize.settings import LimitsConfig, TrainConfig
+
+Judge = Callable[[], tuple[list[str], dict[str, float]]]
+"""-> greedy texts of the validation examples under the present weights, and diagnostics of the policy there."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Fixed examples that choose the checkpoint: verbalizer inputs and how their texts are rewarded."""
+
+    inputs: pl.DataFrame
+    score: ScoreFunction
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left. Rewards are means over the validation examples (None without any); step 0 is the start."""
+
+    adapter: str
+    best_step: int
+    best_reward: float | None
+    start_reward: float | None
+    steps: int
+    stop_reason: str | None
+    curves: str
+
+
+def trainable_policy(lm: LanguageModel, lora: LoraSettings, seed: int) -> PeftModel:
+    """The model with exactly one trainable adapter, `default`: the one it came with, or a fresh one."""
+    model = lm.model if isinstance(lm.model, PeftModel) else add_lora(lm.model, lora, seed)
+    model.set_adapter("default")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name and ".default." in name)
+    return model
+
+
+def grpo_config(config: TrainConfig, folder: Path, completion_length: int) -> GRPOConfig:
+    """TRL's settings: a generation per optimizer step (or per `iterations` of them), whole groups per micro-batch."""
+    accumulation = config.prompts_per_step // config.prompts_per_forward
+    return GRPOConfig(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        seed=config.seed,
+        data_seed=config.seed,
+        per_device_train_batch_size=config.group_size * config.prompts_per_forward,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=accumulation,
+        num_generations=config.group_size,
+        num_iterations=config.iterations,
+        shuffle_dataset=False,
+        max_completion_length=completion_length,
+        temperature=config.temperature,
+        beta=config.beta,
+        epsilon=config.epsilon,
+        loss_type=config.loss_type,
+        scale_rewards=config.scale_rewards,
+        entropy_coef=config.entropy_bonus,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=config.warmup_steps,
+        max_grad_norm=config.max_grad_norm,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def prompt_order(count: int, needed: int, seed: int) -> list[int]:
+    """`needed` row indices: one seeded shuffle of all rows after another: a longer run only appends.
+
+    >>> prompt_order(3, 5, 0)[:3] == prompt_order(3, 3, 0)
+    True
+    """
+    order: list[int] = []
+    for epoch in range(-(-needed // count)):
+        order += rng(seed, "prompt-order", epoch).permutation(count).tolist()
+    return order[:needed]
+
+
+class Run:
+    """One training run in one folder: identity, curves, validation, selection of the best policy."""
+
+    def __init__(
+        self, model: PeftModel, config: TrainConfig, folder: Path, identity: Mapping[str, Any], on_step: OnStep | None
+    ) -> None:
+        self.model, self.config, self.folder = model, config, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._check_identity(dict(identity))
+        self.curves = Curves(folder / "curves.jsonl", on_step)
+
+    def finished(self) -> TrainResult | None:
+        """The recorded result, unless it stopped short of the steps now asked for."""
+        path = self.folder / "result.json"
+        result = TrainResult(**read_json(path)) if path.exists() else None
+        return result if result and (result.stop_reason or result.steps >= self.config.steps) else None
+
+    def train(
+        self,
+        make_trainer: Callable[[GRPOConfig, Dataset, list[Any]], ResumableTrainer],
+        rows: Sequence[Mapping[str, Any]],
+        completion_length: int,
+        limits: LimitsConfig,
+        validation: Validation | None,
+        judge: Judge | None,
+        card: AdapterCard,
+    ) -> TrainResult:
+        """Train to the last step or the first broken limit; `rows` are the dataset's (prompt, example_id)."""
+        checkpoint = last_complete(self.folder)
+        self.curves.rewind(step_of(checkpoint) if checkpoint else -1)
+        needed = self.config.steps // self.config.iterations * self.config.prompts_per_step
+        order = prompt_order(len(rows), needed, self.config.seed)
+        stop, finite = StopAtLimits(limits, self.curves.records), FiniteGradients()
+        callbacks: list[Any] = [LogCurves(self.curves), stop, finite]
+        evaluate = self._evaluator(validation, judge) if validation and judge else None
+        if evaluate:
+            callbacks.append(Validate(evaluate, self.config.eval_every))
+        trainer = make_trainer(
+            grpo_config(self.config, self.folder, completion_length),
+            Dataset.from_list([dict(rows[index]) for index in order]),
+            callbacks,
+        )
+        finite.trainer = trainer
+        trainer.remove_callback(PrinterCallback)  # type: ignore[attr-defined]  # the log is `curves`, not stdout
+        if evaluate and checkpoint is None:
+            evaluate(0)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)  # type: ignore[attr-defined]
+        return self._finish(trainer.state.global_step, stop.reason, card)
+
+    def _evaluator(self, validation: Validation, judge: Judge) -> Callable[[int], None]:
+        ids = validation.inputs["example_id"].to_list()
+
+        def evaluate(step: int) -> None:
+            texts, diagnostics = judge()
+            scored = validation.score(ids, texts)
+            table = pl.DataFrame({"example_id": ids, "text": texts, "reward": [result.reward for result in scored]})
+            table = table.with_columns(pl.DataFrame([result.components for result in scored]))
+            write_parquet(table, self.folder / "validation" / f"step-{step:05d}.parquet")
+            self._keep_policy(step)
+            means = {f"component.{name}": table[name].mean() for name in scored[0].components}
+            self.curves.add(
+                {
+                    "kind": "validation",
+                    "step": step,
+                    "of": self.config.steps,
+                    "reward": table["reward"].mean(),
+                    **means,
+                    **diagnostics,
+                    "text.characters": table["text"].str.len_chars().mean(),
+                }
+            )
+
+        return evaluate
+
+    def _keep_policy(self, step: int) -> None:
+        state = get_peft_model_state_dict(self.model, adapter_name="default")
+        with replacing(self._policy_file(step)) as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+
+    def _policy_file(self, step: int) -> Path:
+        return self.folder / "policies" / f"step-{step:05d}.safetensors"
+
+    def _finish(self, steps: int, reason: str | None, card: AdapterCard) -> TrainResult:
+        judged = self.curves.of_kind("validation")
+        best = max(judged, key=lambda record: (record["reward"], -record["step"]), default=None)
+        if "ref" in self.model.peft_config:
+            self.model.delete_adapter("ref")
+        if best is not None:
+            set_peft_model_state_dict(self.model, load_file(self._policy_file(best["step"])), adapter_name="default")
+        self.model.eval()
+        adapter = save_adapter(self.model, self.folder / "adapter", card)
+        result = TrainResult(
+            adapter=adapter.name,
+            best_step=best["step"] if best else steps,
+            best_reward=best["reward"] if best else None,
+            start_reward=judged[0]["reward"] if judged else None,
+            steps=steps,
+            stop_reason=reason,
+            curves=self.curves.path.name,
+        )
+        write_json(asdict(result), self.folder / "result.json")
+        return result
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        """Refuse to go on in a folder that another configuration, data set or starting policy began."""
+        identity = {"config": asdict(self.config) | {"steps": None}, "policy": policy_digest(self.model), **identity}
+        path = self.folder / "run.json"
+        if not path.exists():
+            write_json(identity, path)
+            return
+        known = read_json(path)
+        changed = sorted(name for name in identity if known.get(name) != identity[name])
+        if changed:
+            raise InputError(
+                f"training folder {self.folder}",
+                f"was begun with another {', '.join(changed)}",
+                "use another folder, or delete this one to start over",
+            )
+
+
+def policy_digest(model: PeftModel) -> str:
+    """sha256 over the policy adapter's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(get_peft_model_state_dict(model, adapter_name="default").items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Identity of the training prompts."""
+    return stable_hash(*(f"{row['example_id']}\x1e{row['prompt']}" for row in rows))

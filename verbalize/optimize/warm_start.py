@@ -1,0 +1,176 @@
+"""Warm start: imitate, per training example, the pool's candidates that served the recommender best.
+
+Scores are margins averaged over several slates: the best of a dozen candidates on one slate is mostly luck, and
+imitating luck teaches nothing. Label smoothing and an entropy bonus leave every action some probability, since
+reinforcement learning afterwards can only reinforce what is sampled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+
+from recsys.errors import InputError
+from recsys.seeding import rng
+from recsys.storage import read_parquet, replacing, write_parquet
+from verbalize.optimize.policy import SlotTokens, entropy, slot_logprobs
+from verbalize.optimize.scoring import ScoreFunction
+from verbalize.optimize.settings import WarmStartConfig
+
+Pool = Mapping[str, Sequence[Sequence[int]]]
+"""Candidate name -> one action list per example, as `candidate_actions` returns."""
+
+
+def score_pool(
+    example_ids: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    score: ScoreFunction,
+    folder: Path,
+    chunk: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """Score every candidate's text of every example: example_id, candidate, margin, reward, text.
+
+    `texts`: candidate name -> one text per example. Chunks of examples are kept in `folder`; a second call goes on
+    after the last whole chunk. `progress(done, total)` counts examples.
+    """
+    parts = []
+    for start in range(0, len(example_ids), chunk):
+        path = folder / f"part-{start:06d}.parquet"
+        stop = min(start + chunk, len(example_ids))
+        if not path.exists():
+            pairs = [(example_ids[row], name, texts[name][row]) for row in range(start, stop) for name in texts]
+            scored = score([pair[0] for pair in pairs], [pair[2] for pair in pairs])
+            write_parquet(
+                pl.DataFrame(
+                    {
+                        "example_id": [pair[0] for pair in pairs],
+                        "candidate": [pair[1] for pair in pairs],
+                        "margin": [result.components["margin"] for result in scored],
+                        "reward": [result.reward for result in scored],
+                        "text": [pair[2] for pair in pairs],
+                    }
+                ),
+                path,
+            )
+        parts.append(read_parquet(path))
+        if progress:
+            progress(stop, len(example_ids))
+    frame = pl.concat(parts)
+    expected = [texts[name][row] for row in range(len(example_ids)) for name in texts]
+    if frame["text"].to_list() != expected or frame["example_id"].to_list() != [i for i in example_ids for _ in texts]:
+        raise InputError(f"pool scores in {folder}", "belong to other examples", "delete the folder and score again")
+    return frame
+
+
+def choose_best(pool: pl.DataFrame) -> pl.DataFrame:
+    """The candidate of greatest reward per example, the first listed among equals: example_id, candidate, reward."""
+    best = pl.col("reward") == pl.col("reward").max().over("example_id")
+    return (
+        pool.filter(best)
+        .unique("example_id", keep="first", maintain_order=True)
+        .select("example_id", "candidate", "reward")
+    )
+
+
+def hard_targets(pool: pl.DataFrame, actions: Pool) -> list[np.ndarray]:
+    """Per example in the pool's order: (H, 4), all weight on the best candidate's actions."""
+    rows = enumerate(choose_best(pool)["candidate"])
+    return [_one_hot(actions[candidate][row]) for row, candidate in rows]
+
+
+def soft_targets(pool: pl.DataFrame, actions: Pool, temperature: float) -> list[np.ndarray]:
+    """Per example: (H, 4), the slot-wise mixture of all candidates weighted by softmax(reward / temperature).
+
+    Temperature -> 0 is `hard_targets`; a large one imitates the pool's average. Events on which good and bad candidates
+    agree get that action, events on which only good ones agree are decided by them: credit by weighing, not by luck.
+    """
+    targets = []
+    for row, (_, group) in enumerate(pool.group_by("example_id", maintain_order=True)):
+        rewards = group["reward"].to_numpy() / temperature
+        weights = np.exp(rewards - rewards.max())
+        stacked = np.stack([_one_hot(actions[name][row]) for name in group["candidate"]])  # (candidates, H, 4)
+        targets.append(np.einsum("c,cha->ha", weights / weights.sum(), stacked))
+    return targets
+
+
+def slot_loss(logprobs: Tensor, target: Tensor, smoothing: float, bonus: float) -> Tensor:
+    """Cross-entropy to the smoothed target minus `bonus` x entropy, mean over the H slots: (H, 4), (H, 4) -> ()."""
+    smoothed = (1 - smoothing) * target + smoothing / target.shape[-1]
+    return -(smoothed * logprobs).sum(-1).mean() - bonus * entropy(logprobs).mean()
+
+
+def warm_start(
+    model: PeftModel,
+    prompts: Sequence[Sequence[int]],
+    targets: Sequence[np.ndarray],
+    tokens: SlotTokens,
+    config: WarmStartConfig,
+    folder: Path,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> list[float]:
+    """Train the adapter of `model` (see `trainable_policy`) in place; returns the mean loss of every step.
+
+    Data order is seeded and nothing else is random, so a killed run called again ends in the same weights. Raises
+    InputError when a loss is not finite or prompts and targets differ in slots.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+    order = [
+        row for epoch in range(config.epochs) for row in rng(config.seed, "warm-start", epoch).permutation(len(prompts))
+    ]
+    batches = [order[start : start + config.batch_size] for start in range(0, len(order), config.batch_size)]
+    state_file = folder / "state.pt"
+    losses = _resume(model, optimizer, state_file)
+    model.eval()  # no dropout: the policy that is supervised is the one that is sampled later
+    for step in range(len(losses), len(batches)):
+        optimizer.zero_grad()
+        total = 0.0
+        for row in batches[step]:
+            logprobs = slot_logprobs(model, [prompts[row]], tokens)[0]
+            target = torch.as_tensor(targets[row], dtype=torch.float32, device=logprobs.device)
+            if target.shape != logprobs.shape:
+                raise InputError(
+                    f"a target of shape {tuple(target.shape)}",
+                    f"its prompt has {len(logprobs)} slots",
+                    "build prompts and actions from the same histories",
+                )
+            loss = slot_loss(logprobs, target, config.label_smoothing, config.entropy_bonus) / len(batches[step])
+            loss.backward()
+            total += loss.item()
+        if not np.isfinite(total):
+            raise InputError(
+                f"warm start loss {total} at step {step}", "must be finite", "lower warm_start.learning_rate"
+            )
+        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        optimizer.step()
+        losses.append(total)
+        if on_step:
+            on_step({"kind": "warm_start", "step": step + 1, "of": len(batches), "loss": total})
+        if (step + 1) % config.save_every == 0 or step + 1 == len(batches):
+            _save(model, optimizer, losses, state_file)
+    return losses
+
+
+def _save(model: PeftModel, optimizer: torch.optim.Optimizer, losses: list[float], path: Path) -> None:
+    state = {"adapter": get_peft_model_state_dict(model), "optimizer": optimizer.state_dict(), "losses": losses}
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(model: PeftModel, optimizer: torch.optim.Optimizer, path: Path) -> list[float]:
+    if not path.exists():
+        return []
+    state = torch.load(path, weights_only=True)
+    set_peft_model_state_dict(model, state["adapter"])
+    optimizer.load_state_dict(state["optimizer"])
+    return list(state["losses"])
+
+
+def _one_hot(actions: Sequence[int]) -> np.ndarray:
+    return np.eye(4)[list(actions)]

@@ -1,0 +1,163 @@
+"""Stages and their artefacts: what runs, what is up to date, what resumes.
+
+A stage's folder is named by a key: the hash of the stage's own configuration, of its version and of the keys of the stages it
+needs. So a folder never holds results of two configurations, equal work is shared between runs, and a changed option runs
+again exactly what depends on it. A folder without `done.json` is unfinished: the same command enters it again and the stage
+continues from the parts it finds there. Nothing here knows what the stages do.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from recsys.errors import CorruptFileError, InputError
+from recsys.storage import file_hash, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+DONE = "done.json"
+
+
+class Progress(Protocol):
+    """Receives what happens; the command line prints it, tests collect it."""
+
+    def stage(self, name: str, state: str, detail: str = "") -> None: ...
+
+    def step(self, name: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+class Silent:
+    """The progress of a library call: none."""
+
+    def stage(self, name: str, state: str, detail: str = "") -> None:
+        logger.info("%s %s %s", name, state, detail)
+
+    def step(self, name: str, done: int, total: int, detail: str = "") -> None:
+        logger.debug("%s %d/%d %s", name, done, total, detail)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    `config` is all it depends on besides its inputs (plain values only); `run(context)` writes into `context.folder` and
+    returns facts worth recording (counts, numbers; plain values). Raise `version` when the code changes what it writes.
+    """
+
+    name: str
+    run: Callable[["Context"], Mapping[str, Any]]
+    config: Any
+    needs: tuple[str, ...] = ()
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a running stage sees: its own folder and the folders of the stages it needs."""
+
+    folder: Path
+    inputs: Mapping[str, Path]
+    progress: Progress = field(default_factory=Silent)
+
+
+def stage_keys(stages: Sequence[Stage]) -> dict[str, str]:
+    """Stage name -> key (16 hexadecimal digits), in the given order.
+
+    Raises InputError when a stage needs one that does not come before it.
+    """
+    keys: dict[str, str] = {}
+    for stage in stages:
+        for need in stage.needs:
+            if need not in keys:
+                raise InputError(
+                    f"stage {stage.name}", f"needs {need}, which does not come before it", "reorder the stages"
+                )
+        parts = [stage.name, stage.version, stage.config, [keys[need] for need in stage.needs]]
+        keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return keys
+
+
+def folder_of(store: Path, stage: str, key: str) -> Path:
+    """Where a stage's artefacts lie: `<store>/<stage>/<key>`."""
+    return store / stage / key
+
+
+def is_done(folder: Path) -> bool:
+    """True when the stage finished and every file it wrote still has its size.
+
+    Raises CorruptFileError naming the file when one is missing or was cut short since.
+    """
+    if not (folder / DONE).exists():
+        return False
+    for name, facts in read_json(folder / DONE)["files"].items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != facts["bytes"]:
+            raise CorruptFileError(
+                str(path),
+                "is missing or not of the size recorded when its stage finished",
+                f"delete {folder}; the same command makes it again",
+            )
+    return True
+
+
+def run_stages(
+    stages: Sequence[Stage], store: Path, progress: Progress | None = None, until: str | None = None
+) -> dict[str, Path]:
+    """Run what is not up to date, in order, up to and including `until`. Returns stage name -> folder."""
+    progress = progress or Silent()
+    keys = stage_keys(stages)
+    if until is not None and until not in keys:
+        raise InputError(f"stage {until!r}", f"is none of {list(keys)}", "name one of these")
+    folders: dict[str, Path] = {}
+    for stage in stages:
+        folder = folder_of(store, stage.name, keys[stage.name])
+        folders[stage.name] = folder
+        if is_done(folder):
+            progress.stage(stage.name, "up to date")
+        else:
+            progress.stage(stage.name, "resumes" if folder.exists() else "starts")
+            folder.mkdir(parents=True, exist_ok=True)
+            _run_one(stage, Context(folder, {need: folders[need] for need in stage.needs}, progress))
+        if stage.name == until:
+            break
+    return folders
+
+
+def manifest(stages: Sequence[Stage], store: Path, recipe: Any, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is made of: recipe, code revision, hardware, and every finished stage's key, facts and file hashes."""
+    keys = stage_keys(stages)
+    done = {
+        name: read_json(folder_of(store, name, key) / DONE) | {"key": key}
+        for name, key in keys.items()
+        if (folder_of(store, name, key) / DONE).exists()
+    }
+    return {"recipe": recipe, "stages": done, **provenance}
+
+
+def _run_one(stage: Stage, context: Context) -> None:
+    started = time.monotonic()
+    facts = dict(stage.run(context))
+    files = {
+        str(path.relative_to(context.folder)): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+        for path in sorted(context.folder.rglob("*"))
+        if path.is_file() and "parts" not in path.relative_to(context.folder).parts and not path.name.startswith(".")
+    }
+    seconds = round(time.monotonic() - started, 1)
+    write_json(
+        {
+            "stage": stage.name,
+            "config": stage.config,
+            "facts": facts,
+            "files": files,
+            "seconds": seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+        context.folder / DONE,
+    )
+    context.progress.stage(stage.name, "done", f"{seconds:.0f} s")

@@ -1,0 +1,140 @@
+"""A recipe: the whole configuration of a run, one frozen dataclass per section, strictly loaded from YAML."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recsys.errors import InputError
+from recsys.logs.examples import ExamplesConfig
+from recsys.logs.sources import SourceConfig
+from recsys.models.settings import LoraSettings
+from recsys.recommenders.candidates import CandidateDisplay
+from recsys.recommenders.language import LanguageRecommenderConfig
+from verbalize.config import build, load_yaml, override
+from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
+from verbalize.optimize.rewards import RewardConfig
+from verbalize.optimize.settings import LimitsConfig, TrainConfig, WarmStartConfig
+from verbalize.tracking import TrackingConfig
+from verbalize.verbalizers.actions import CONSTANT_POLICIES, ActionConfig
+from verbalize.verbalizers.rewrite import RewriteConfig
+from verbalize.verbalizers.templates import TEMPLATES
+
+BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap", "logit")
+ROLES = ("best_template", "best_template_same_fields", "best_constant")
+LEARNED = "learned"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How many examples each step may use; None takes all there are. Chosen by a seeded order, never by content."""
+
+    train: int | None = None
+    """Training examples for the pool, the warm start and reinforcement learning."""
+    selection: int = 100
+    """Validation examples that choose templates and checkpoints."""
+    report: int = 100
+    """Other validation users' examples: what training changed is measured on these, which chose nothing."""
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The verbalizer that is trained."""
+
+    kind: Literal["actions", "rewrite"] = "actions"
+    model: str = "smollm2-135m"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    actions: ActionConfig = field(default_factory=ActionConfig)
+    rewrite: RewriteConfig = field(default_factory=RewriteConfig)
+
+
+@dataclass(frozen=True)
+class ClaimConfig:
+    """A claim, listed before test is opened.
+
+    kind: `recall` compares Recall@1 of arms `a` and `b` (verbalizers, baselines or roles, see ROLES), absolute or `relative`;
+          `learned_margin` is the mean margin after minus before reinforcement learning on validation users who chose nothing;
+          `pool_headroom` what choosing a candidate per user would gain over the best constant choice, cross-fitted on training
+          users; `seconds` the wall time of all stages. Claims of kind `recall` are the primary ones, corrected together (Holm).
+    """
+
+    id: str
+    statement: str
+    kind: Literal["recall", "learned_margin", "pool_headroom", "seconds"] = "recall"
+    a: str = LEARNED
+    b: str = "best_template"
+    relative: bool = False
+    target: float | None = 0.0
+    direction: Literal["higher", "lower"] = "higher"
+    criterion: Literal["interval", "value"] = "interval"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Which arms meet which examples."""
+
+    split: Literal["validation", "test"] = "validation"
+    """`validation` evaluates on the report sample; `test` opens the test users, once per claim, and records the look."""
+    templates: tuple[str, ...] = ("concatenation",)
+    """Evaluated besides the templates and constants that win on validation."""
+    baselines: tuple[str, ...] = BASELINES
+    claims: tuple[ClaimConfig, ...] = ()
+    register: str = "runs/looks.json"
+    """Where looks at test users are recorded; a recipe whose results are committed keeps its register beside them."""
+    untrained: tuple[str, ...] = ()
+    """Arms that also meet the untrained recommender, where the recipe trains one."""
+    shuffled: bool = True
+    example_browser: int = 12
+    """Examples shown in the report; 0 for reports that leave the machine where the data's licence forbids showing them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. `untrained_recommender` arms are evaluated beside the trained one when `recommender_training` is set."""
+
+    name: str
+    source: SourceConfig
+    examples: ExamplesConfig
+    title: str = ""
+    licence: str = "see the data set's own terms"
+    candidates: CandidateDisplay = field(default_factory=CandidateDisplay)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    templates: tuple[str, ...] = tuple(TEMPLATES)
+    constants: tuple[str, ...] = tuple(CONSTANT_POLICIES)
+    recommender: LanguageRecommenderConfig = field(default_factory=LanguageRecommenderConfig)
+    recommender_training: RecommenderTrainingConfig | None = None
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    warm_start: WarmStartConfig | None = field(default_factory=WarmStartConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    seeds: tuple[int, ...] = (0,)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        _among("templates", (*self.templates, *self.evaluation.templates), TEMPLATES)
+        _among("constants", self.constants, CONSTANT_POLICIES)
+        _among("evaluation.baselines", self.evaluation.baselines, BASELINES)
+        if not self.templates or not self.constants:
+            raise InputError("templates or constants []", "learned arms are compared with both", "list at least one of each")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds {list(self.seeds)}", "must be distinct and not empty", "for example [0, 1, 2]")
+        if self.evaluation.split == "test" and not self.evaluation.claims:
+            raise InputError("evaluation.split test", "test users are opened under a claim only",
+                             "list evaluation.claims, or evaluate on validation")
+        if self.warm_start and self.policy.kind == "rewrite":
+            raise InputError("warm_start with policy.kind rewrite", "the pool holds actions, not rewrites",
+                             "set warm_start: null")
+
+
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, override, check. Raises InputError naming the key, the rule and the remedy."""
+    return build(Recipe, override(load_yaml(path), overrides))
+
+
+def _among(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"{where} {unknown}", "is not known", f"choose from {', '.join(known)}")

@@ -1,0 +1,192 @@
+"""From an artefact to a number: the estimators a claim may name. Pure, seeded by name, so a recomputation is exact.
+
+Rankings go through `recsys.comparison` and `recsys.headroom`, as in a report: slates, then seeds are averaged, and
+users are resampled. Timings are compared by medians; their interval resamples repeats.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys.comparison import compare
+from recsys.errors import InputError
+from recsys.headroom import pool_headroom
+from recsys.seeding import rng
+from recsys.significance import RESAMPLES, bootstrap_means, effective_n, interval
+
+_RECOMMENDER = ""  # an artefact's arm names verbalizer and recommender together
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator finds: `n` decisions or repeats, `n_effective` independent ones, `seeds` present in the
+    artefact.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_effective: float
+    seeds: tuple[int, ...] = ()
+
+
+def estimate(name: str, table: pl.DataFrame, parameters: Mapping[str, Any]) -> Estimate:
+    """Run a named estimator. Raises InputError for unknown names, parameters or arms, and for results that are not
+    finite.
+    """
+    if name not in ESTIMATORS:
+        raise InputError(
+            f"estimator {name!r}", f"must be one of {', '.join(ESTIMATORS)}", "correct the claim's estimator"
+        )
+    try:
+        found = ESTIMATORS[name](table, **parameters)
+    except (TypeError, pl.exceptions.ColumnNotFoundError) as error:
+        raise InputError(
+            f"estimator {name} with {dict(parameters)}",
+            f"does not fit an artefact with columns {table.columns} ({error})",
+            "correct the claim's estimator",
+        ) from error
+    if not all(math.isfinite(v) for v in (found.value, found.low, found.high)):
+        raise InputError(
+            f"{name} gives {found.value} [{found.low}, {found.high}]",
+            "a claim needs a finite number and interval",
+            "use at least two users, and a baseline that is not 0",
+        )
+    return found
+
+
+def paired_difference(
+    table: pl.DataFrame, a: str, b: str, metric: str = "recall@1", resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Mean of `metric` (a name of `recsys.metrics.expression`) for arm `a` minus arm `b`, which must have ranked the
+    same slates.
+    """
+    return _compare(table, a, b, metric, False, resamples, seed)
+
+
+def relative_difference(
+    table: pl.DataFrame, a: str, b: str, metric: str = "recall@1", resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """mean(a) / mean(b) - 1, a fraction: 0.93 is +93%."""
+    return _compare(table, a, b, metric, True, resamples, seed)
+
+
+def headroom(
+    table: pl.DataFrame,
+    pool: Sequence[str],
+    metric: str = "recall@1",
+    choose_by: str | None = None,
+    shrinkage: float = 0.0,
+    halvings: int = 20,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Cross-fitted headroom of the arms in `pool` (`recsys.headroom`). `n_effective` is the number of users: each makes
+    one choice.
+    """
+    rows = _decisions(table, pool)
+    found = pool_headroom(
+        rows,
+        _RECOMMENDER,
+        metric,
+        choose_by=choose_by,
+        shrinkage=shrinkage,
+        halvings=halvings,
+        resamples=resamples,
+        seed=seed,
+    )
+    return Estimate(found.value, found.low, found.high, found.n, float(found.users), _seeds(rows))
+
+
+def mean_difference(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Mean value of arm `a` minus arm `b` over the same examples, such as margins on validation after and before
+    training.
+    """
+    rows = _of_arms(table, [a, b])
+    means = rows.group_by("example", "user", "arm").agg(pl.col("value").mean())
+    sides = [means.filter(pl.col("arm") == arm).sort("example") for arm in (a, b)]
+    if not sides[0]["example"].equals(sides[1]["example"]) or sides[0]["example"].n_unique() != len(sides[0]):
+        raise InputError(
+            f"arms {a} and {b} with {len(sides[0])} and {len(sides[1])} examples",
+            "paired arms hold the same examples, each once",
+            "measure both on the same examples",
+        )
+    difference, users = (sides[0]["value"] - sides[1]["value"]).to_numpy(), sides[0]["user"].to_numpy()
+    boot = bootstrap_means(difference, users, resamples=resamples, seed=seed)
+    low, high = interval(boot.draws[:, 0], boot.n_users)
+    return Estimate(float(boot.estimate[0]), low, high, len(users), effective_n(difference, users), _seeds(rows))
+
+
+def ratio_of_times(table: pl.DataFrame, slow: str, fast: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """median(slow) / median(fast); percentile interval over repeats, resampled for each arm on its own; n is the
+    smaller number of repeats.
+    """
+    times = [_seconds(table, arm) for arm in (slow, fast)]
+    medians = [_bootstrap_medians(t, resamples, seed, arm) for t, arm in zip(times, (slow, fast), strict=True)]
+    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    n = min(map(len, times))
+    return Estimate(float(np.median(times[0]) / np.median(times[1])), float(low), float(high), n, float(n))
+
+
+def seconds(table: pl.DataFrame, arm: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Median of an arm's timings; percentile interval over repeats (a single repeat is its own interval: n says so)."""
+    times = _seconds(table, arm)
+    low, high = np.quantile(_bootstrap_medians(times, resamples, seed, arm), [0.025, 0.975])
+    return Estimate(float(np.median(times)), float(low), float(high), len(times), float(len(times)))
+
+
+def _compare(table: pl.DataFrame, a: str, b: str, metric: str, relative: bool, resamples: int, seed: int) -> Estimate:
+    rows = _decisions(table, [a, b])
+    found = compare(
+        rows, (a, _RECOMMENDER), (b, _RECOMMENDER), metric, relative=relative, resamples=resamples, seed=seed
+    )
+    return Estimate(found.value, found.low, found.high, found.n, found.n_effective, _seeds(rows))
+
+
+def _decisions(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+    """Outcome rows of `arms` under the column names that `recsys.comparison` reads."""
+    names = {
+        "example": "example_id",
+        "user": "user_id",
+        "arm": "verbalizer",
+        "slate": "slate_index",
+        "size": "slate_size",
+    }
+    return _of_arms(table, arms).rename(names).with_columns(recommender=pl.lit(_RECOMMENDER))
+
+
+def _of_arms(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+    present = set(table["arm"].unique())
+    absent = [arm for arm in arms if arm not in present]
+    if absent:
+        raise InputError(
+            f"arm {absent[0]!r}", f"not in the artefact, which holds {sorted(present)}", "correct the arm's name"
+        )
+    return table.filter(pl.col("arm").is_in(list(arms)))
+
+
+def _seeds(rows: pl.DataFrame) -> tuple[int, ...]:
+    return tuple(sorted(rows["seed"].unique().to_list()))
+
+
+def _seconds(table: pl.DataFrame, arm: str) -> np.ndarray:
+    times = _of_arms(table, [arm])["seconds"].to_numpy()
+    if not (times > 0).all():
+        raise InputError(f"timings of {arm!r}: {times.tolist()}", "must be positive seconds", "measure again")
+    return times
+
+
+def _bootstrap_medians(times: np.ndarray, resamples: int, seed: int, arm: str) -> np.ndarray:
+    """(resamples,) medians of `times` drawn with replacement."""
+    picks = rng("bootstrap medians", seed, arm).integers(len(times), size=(resamples, len(times)))
+    return np.median(times[picks], axis=1)
+
+
+ESTIMATORS: dict[str, Callable[..., Estimate]] = {
+    f.__name__: f for f in (paired_difference, relative_difference, headroom, mean_difference, ratio_of_times, seconds)
+}

@@ -1,0 +1,55 @@
+"""Recommenders without a language model, fitted on what lies strictly before the evaluated split begins."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.evaluation import decide, summarise
+from recsys.logs.splits import split_times
+from recsys.recommenders.content import GenreOverlap, YearDistance
+from recsys.recommenders.ease import Ease, EaseConfig
+from recsys.recommenders.item_knn import ItemKNN
+from recsys.recommenders.logit import ConditionalLogit
+from recsys.recommenders.popularity import Popularity
+from verbalize.recipe import Recipe
+from verbalize.stages import data
+
+VERBALIZER = "history"
+EASE_L2 = (10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+def fitted(recipe: Recipe, inputs: Mapping[str, Path]) -> Iterator[Any]:
+    """The baselines a recipe lists. They read history ids, so their verbalizer is called `history`."""
+    log = data.load_log(inputs["logs"])
+    first, second = split_times(log.events["event_time"], recipe.examples.split)
+    before = second if recipe.evaluation.split == "test" else first
+    past = log.events.filter(pl.col("event_time") < before)
+    for name in recipe.evaluation.baselines:
+        if name == "popularity":
+            yield Popularity.fit(past, log.items, before=before)
+        elif name == "item_knn":
+            yield ItemKNN.fit(past, log.items, before=before)
+        elif name == "ease":
+            yield Ease.fit(past, log.items, before=before, config=EaseConfig(l2=chosen_l2(recipe, inputs, log, first)))
+        elif name == "year_distance":
+            yield YearDistance.fit(past, log.items, before=before)
+        elif name == "genre_overlap":
+            yield GenreOverlap.fit(past, log.items, before=before)
+        elif name == "logit":
+            train = data.load_examples(inputs["examples"], "train").filter(pl.col("cutoff_time") < before)
+            yield ConditionalLogit.fit(past, log.items, train, before=before)
+
+
+def chosen_l2(recipe: Recipe, inputs: Mapping[str, Path], log: Any, first: datetime) -> float:
+    """EASE^R's ridge: the best of a grid on the selection examples, fitted on events before T1."""
+    examples, _ = data.validation_samples(recipe, inputs["examples"])
+    past = log.events.filter(pl.col("event_time") < first)
+    scores = {}
+    for l2 in EASE_L2:
+        model = Ease.fit(past, log.items, before=first, config=EaseConfig(l2=l2))
+        decisions = decide(model, examples, [""] * len(examples), verbalizer=VERBALIZER)
+        scores[l2] = summarise(decisions, ["mrr"], resamples=100)["value"][0]
+    return max(scores, key=lambda l2: scores[l2])

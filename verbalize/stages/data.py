@@ -1,0 +1,102 @@
+"""Logs to events and items; events to examples, slates and their counts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.errors import InputError
+from recsys.logs.events import canonicalise
+from recsys.logs.examples import build_examples
+from recsys.logs.slates import draw_slates
+from recsys.logs.sources import SourceConfig, open_source
+from recsys.logs.tables import Log
+from recsys.seeding import unit_hash
+from recsys.storage import file_hash, read_parquet, write_parquet
+from verbalize.config import plain
+from verbalize.pipeline import Context
+from verbalize.recipe import Recipe
+
+
+def resolved_source(recipe: Recipe) -> SourceConfig:
+    """The source with the name of a fetched data set replaced by its folder in the cache."""
+    from dataclasses import replace
+
+    from recsys.models.assets import fetch
+
+    source = recipe.source
+    return replace(source, path=str(fetch(source.path))) if source.path == "movielens-100k" else source
+
+
+def logs_config(recipe: Recipe) -> dict[str, Any]:
+    """What the logs stage depends on: the source's settings and the bytes of its files, not where they lie."""
+    source = resolved_source(recipe)
+    root = Path(source.path).expanduser()
+    files = sorted(path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
+    mapping = Path(source.mapping) if source.mapping else None
+    hashes = {path.name: file_hash(path) for path in [*files, *([mapping] if mapping and mapping.exists() else [])]}
+    return {"kind": source.kind, "inline": source.inline, "files": hashes}
+
+
+def run_logs(recipe: Recipe, context: Context) -> Mapping[str, Any]:
+    """Writes events.parquet and items.parquet; returns the counts of every treatment."""
+    log = canonicalise(open_source(resolved_source(recipe)))
+    write_parquet(log.events, context.folder / "events.parquet")
+    write_parquet(log.items, context.folder / "items.parquet")
+    return log.counts
+
+
+def load_log(folder: Path) -> Log:
+    """The canonical log a logs stage wrote."""
+    return Log(read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet"))
+
+
+def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
+    """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
+    log = load_log(context.inputs["logs"])
+    examples, counts = build_examples(log, recipe.examples)
+    write_parquet(examples, context.folder / "examples.parquet")
+    seen = examples.filter(pl.col("split") != "test")
+    slates = draw_slates(seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed)
+    write_parquet(slates, context.folder / "slates.parquet")
+    return counts
+
+
+def load_examples(folder: Path, split: str, count: int | None = None, purpose: str = "") -> pl.DataFrame:
+    """Examples of a split, at most `count` of them in the order of a hash of their ids.
+
+    Raises InputError when the split is empty.
+    """
+    examples = read_parquet(folder / "examples.parquet").filter(pl.col("split") == split)
+    return in_hash_order(examples, count, purpose or split)
+
+
+def validation_samples(recipe: Recipe, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Validation examples that select, and those that only report; no user is in both."""
+    examples = read_parquet(folder / "examples.parquet").filter(pl.col("split") == "validation")
+    users = {user: unit_hash("selection", user) for user in examples["user_id"].unique()}
+    share = recipe.sample.selection / max(recipe.sample.selection + recipe.sample.report, 1)
+    selects = pl.col("user_id").is_in([user for user, place in users.items() if place < share])
+    return (in_hash_order(examples.filter(selects), recipe.sample.selection, "selection"),
+            in_hash_order(examples.filter(~selects), recipe.sample.report, "report"))
+
+
+def in_hash_order(examples: pl.DataFrame, count: int | None, purpose: str) -> pl.DataFrame:
+    """The first `count` examples by hash: a larger count only adds to a smaller one."""
+    if examples.is_empty():
+        raise InputError(f"{purpose}: 0 examples", "a step needs at least one example",
+                         "widen the split's share of users or its window of time")
+    places = pl.Series([unit_hash("sample", example_id) for example_id in examples["example_id"]])
+    ordered = examples[places.arg_sort()]
+    return ordered if count is None else ordered.head(count)
+
+
+def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:
+    """The redrawn slates of these examples."""
+    return read_parquet(folder / "slates.parquet").join(examples.select("example_id"), on="example_id", how="semi")
+
+
+def source_note(recipe: Recipe) -> dict[str, Any]:
+    """Where the data came from, for model cards and reports."""
+    return {"source": plain(recipe.source), "licence": recipe.licence}

@@ -1,0 +1,163 @@
+"""The comparison: every arm on the same examples and slates, controls beside the learned ones, test opened under claims only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.evaluation import Arm, decide, decide_in_chunks, outcomes, share_of_distinct, shuffle_texts_between_users
+from recsys.looks import LooksRegister
+from recsys.significance import DetectableEffect, intraclass_correlation, minimum_detectable_effect
+from recsys.storage import read_json, read_parquet, write_json, write_parquet
+from verbalize.pipeline import Context
+from verbalize.recipe import LEARNED, ROLES, Recipe
+from verbalize.report.provenance import revision
+from verbalize.stages import baselines, data
+from verbalize.stages.policy import START, learned_verbalizers
+from verbalize.stages.recommender import open_recommender
+from verbalize.stages.templates import load_roles, scripted
+from verbalize.verbalizers.base import verbalizer_inputs
+from verbalize.verbalizers.compression import log_token_counts, verbalizations_table
+
+SHUFFLED = "learned_shuffled"
+Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one text per example
+
+
+def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
+    """Writes decisions, verbalizations, margins (before and after training) and plan.json (what was decided before looking)."""
+    selection, report = data.validation_samples(recipe, context.inputs["examples"])
+    testing = recipe.evaluation.split == "test"
+    examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
+    slates = None if testing else data.load_slates(context.inputs["examples"], examples)
+    plan = plan_of(recipe, context, examples)
+    write_json(plan, context.folder / "plan.json")
+    context.progress.stage("evaluate", "plans", f"n {plan['n']}, effective about {plan['n_effective']:.0f}; detectable "
+                           f"difference of Recall@1 about {plan['detectable']['absolute']:.3f} (80% power)")
+    if testing:
+        open_test(recipe, context, plan)
+
+    recommender = open_recommender(recipe, context.inputs)
+    learned, start = learned_texts(recipe, context, recommender.lm, {"evaluated": examples, "report": report})
+    texts: Texts = {(name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples)) for name in scripted_names(recipe, context)}
+    texts |= {(LEARNED, seed): written["evaluated"] for seed, written in learned.items()}
+    if recipe.evaluation.shuffled:
+        first = recipe.seeds[0]
+        texts[SHUFFLED, first] = shuffle_texts_between_users(examples, texts[LEARNED, first], seed=first)
+    write_parquet(text_table(examples, texts, recommender.lm.tokenizer), context.folder / "verbalizations.parquet")
+
+    decisions = [rank(context, recommender, examples, texts, slates, context.folder / "parts" / "main")]
+    if recipe.recommender_training and recipe.evaluation.untrained:
+        roles = load_roles(context)
+        chosen = {roles.get(name, name) for name in recipe.evaluation.untrained}
+        untrained = open_recommender(recipe, context.inputs, trained=False)
+        some = {key: written for key, written in texts.items() if key[0] in chosen}
+        decisions.append(rank(context, untrained, examples, some, slates, context.folder / "parts" / "untrained"))
+    for fitted in baselines.fitted(recipe, context.inputs):
+        decisions.append(decide(fitted, examples, [""] * len(examples), verbalizer=baselines.VERBALIZER, slates=slates))
+    write_parquet(pl.concat(decisions), context.folder / "decisions.parquet")
+
+    before_after: Texts = {(START, 0): start["report"]} | {(LEARNED, seed): written["report"] for seed, written in learned.items()}
+    redraws = data.load_slates(context.inputs["examples"], report)
+    write_parquet(margins(rank(context, recommender, report, before_after, redraws, context.folder / "parts" / "margins")),
+                  context.folder / "margins.parquet")
+    return {"examples": len(examples), "users": examples["user_id"].n_unique(), "roles": load_roles(context),
+            "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()}}
+
+
+def scripted_names(recipe: Recipe, context: Context) -> list[str]:
+    """Templates and constants evaluated: those listed, and those that won on the selection examples."""
+    roles = load_roles(context)
+    return list(dict.fromkeys([*recipe.evaluation.templates, *(roles[role] for role in ROLES)]))
+
+
+def learned_texts(recipe: Recipe, context: Context, lm: Any, frames: Mapping[str, pl.DataFrame]
+                  ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
+    """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/."""
+    seeds: dict[int, dict[str, list[str]]] = {}
+    start: dict[str, list[str]] = {}
+    for name, seed, make in learned_verbalizers(recipe, context):
+        path = context.folder / "parts" / f"texts-{name}-{seed}.json"
+        if not path.exists():
+            verbalizer = make()
+            write_json({key: verbalizer.verbalize(verbalizer_inputs(frame)) for key, frame in frames.items()}, path)
+        written = read_json(path)
+        if name == START:
+            start = written
+        else:
+            seeds[seed] = written
+        context.progress.stage("evaluate", "wrote", f"texts of {name}, seed {seed}")
+    return seeds, start
+
+
+def rank(context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
+    """Decisions of every arm, resumable, with progress."""
+    done, parts = 0, []
+    total = len(texts) * len(examples)
+    for (name, seed), written in texts.items():
+        def tell(count: int, _: int, name: str = name, before: int = done) -> None:
+            context.progress.step("evaluate", before + count, total, f"{name} × {recommender.name}")
+
+        parts.append(decide_in_chunks(recommender, examples, written, verbalizer=name, seed=seed, slates=slates, chunk_size=32,
+                                      folder=folder / f"{name}-{seed}", progress=tell))
+        done += len(examples)
+    return pl.concat(parts)
+
+
+def margins(decisions: pl.DataFrame) -> pl.DataFrame:
+    """Per example, arm and seed: the target's margin over its negatives, mean over slates, in the score's unit."""
+    from verbalize.optimize.rewards import Ranking, margin
+
+    rows = [margin(Ranking(scores, target, rank)) for scores, target, rank in
+            decisions.select(pl.col("scores"), "target_index", "rank").iter_rows()]
+    keys = ["example_id", "user_id", "verbalizer", "seed"]
+    table = decisions.select(keys).with_columns(value=pl.Series(rows, dtype=pl.Float64))
+    return table.group_by(keys, maintain_order=True).agg(pl.col("value").mean()).rename({"verbalizer": "arm"})
+
+
+def text_table(examples: pl.DataFrame, texts: Texts, tokenizer: Any) -> pl.DataFrame:
+    """The verbalizations table; the first seed of an arm bears the arm's name, the others name@seed."""
+    inputs = verbalizer_inputs(examples)
+    log_tokens = log_token_counts(inputs, tokenizer)
+    tables, named = [], set()
+    for (name, seed), written in texts.items():
+        tables.append(verbalizations_table(inputs, name if name not in named else f"{name}@{seed}", written, tokenizer, log_tokens))
+        named.add(name)
+    return pl.concat(tables)
+
+
+def plan_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> dict[str, Any]:
+    """n, effective n and the smallest detectable difference, from validation decisions alone: known before test is opened."""
+    decided = read_parquet(context.inputs["templates"] / "decisions.parquet")
+    roles = load_roles(context)
+    best, other = roles["best_template"], roles["best_constant"]
+    # One slate per example, as in the test; the second arm only supplies how often two arms disagree.
+    single = outcomes(decided.filter(pl.col("slate_index") == 0), "recall@1")
+    first = single.filter(pl.col("verbalizer") == best)
+    rho = max(0.0, intraclass_correlation(first["value"].to_numpy(), first["user_id"].to_numpy()))
+    per_user = examples.group_by("user_id").len()["len"]
+    n_effective = float((per_user / (1 + (per_user - 1) * rho)).sum())
+    names = [name for name in recipe.templates if name != best]
+    reference = other if other != best else names[0] if names else best
+    pair = first.join(single.filter(pl.col("verbalizer") == reference), on="example_id")
+    discordance = float(((pair["value"] - pair["value_right"]) ** 2).mean()) or 0.1  # type: ignore[arg-type, operator]
+    accuracy = float(first["value"].mean())  # type: ignore[arg-type]
+    effect: DetectableEffect = minimum_detectable_effect(n_effective, accuracy, discordance)
+    return {"split": recipe.evaluation.split, "n": len(examples), "users": len(per_user), "n_effective": n_effective,
+            "intraclass_correlation": rho, "detectable": asdict(effect), "claims": [claim.id for claim in recipe.evaluation.claims]}
+
+
+def open_test(recipe: Recipe, context: Context, plan: Mapping[str, Any]) -> None:
+    """Register the look of every claim; the report shows a second one."""
+    register = LooksRegister(recipe.evaluation.register)
+    for claim in recipe.evaluation.claims:
+        register.open(claim.id, digest=context.folder.name, arms=[claim.a, claim.b], n=plan["n"], n_effective=plan["n_effective"],
+                      mde=plan["detectable"]["absolute"], revision=revision())
+
+
+def arm_of(name: str, roles: Mapping[str, str], recommender: str, baseline_names: Sequence[str]) -> Arm:
+    """A claim's name for an arm -> the arm in the decisions table."""
+    if name in baseline_names:
+        return Arm(baselines.VERBALIZER, name)
+    return Arm(roles.get(name, name), recommender)

@@ -1,0 +1,124 @@
+"""Training the verbalizer: the warm start on the pool's best candidates, then GRPO, one policy per seed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.models.settings import AdapterCard
+from recsys.storage import read_json, write_parquet
+from verbalize.pipeline import Context
+from verbalize.recipe import LEARNED, Recipe
+from verbalize.report.provenance import revision
+from verbalize.stages import data
+from verbalize.stages.pool import reward_scorer, rewarded_pool
+from verbalize.stages.recommender import ADAPTER, open_recommender
+from verbalize.tracking import open_tracker
+from verbalize.verbalizers.action_pool import candidate_actions
+from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
+
+START = "before_training"
+
+
+def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
+    """Supervise a fresh adapter on the pool; writes adapter/ and loss.parquet. One warm start serves every seed."""
+    from recsys.models.adapters import save_adapter
+    from recsys.models.loading import load_language_model
+    from verbalize.optimize.policy import ActionPolicyVerbalizer
+    from verbalize.optimize.training import trainable_policy
+    from verbalize.optimize.warm_start import choose_best, hard_targets, soft_targets, warm_start
+
+    config = recipe.warm_start
+    assert config is not None
+    pool = rewarded_pool(recipe, context)
+    ids = pool["example_id"].unique(maintain_order=True)
+    examples = pl.DataFrame({"example_id": ids}).join(data.load_examples(context.inputs["examples"], "train"), on="example_id",
+                                                      how="left", maintain_order="left")
+    inputs = verbalizer_inputs(examples)
+    actions = candidate_actions(inputs, recipe.policy.actions, recipe.examples.seed)
+    lm = load_language_model(recipe.policy.model)
+    model = trainable_policy(lm, recipe.policy.lora, config.seed)
+    policy = ActionPolicyVerbalizer(replace(lm, model=model), recipe.policy.actions, prompt_budget=recipe.train.prompt_budget)
+    targets = (hard_targets(pool, actions) if config.soft_temperature is None
+               else soft_targets(pool, actions, config.soft_temperature))
+
+    def on_step(row: dict[str, Any]) -> None:
+        context.progress.step("warm_start", row["step"], row["of"], f"loss {row['loss']:.3f}")
+
+    losses = warm_start(model, policy.encode(inputs), targets, policy.tokens, config, context.folder / "parts", on_step)
+    save_adapter(model, context.folder / ADAPTER, card_of(recipe, lm, command, "The warm start of an action policy."))
+    write_parquet(pl.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}), context.folder / "loss.parquet")
+    chosen = choose_best(pool)["candidate"].value_counts(sort=True)
+    return {"examples": len(examples), "first_loss": losses[0], "last_loss": losses[-1], "best_candidates": dict(chosen.iter_rows())}
+
+
+def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
+    """GRPO, one folder seed-N per seed with its adapter, curves and validation texts; tracked as configured."""
+    from recsys.models.loading import load_language_model
+    from verbalize.optimize.train_actions import train_actions
+    from verbalize.optimize.training import Validation
+
+    recommender = open_recommender(recipe, context.inputs)
+    examples = data.load_examples(context.inputs["examples"], "train", recipe.sample.train)
+    selection, _ = data.validation_samples(recipe, context.inputs["examples"])
+    score = reward_scorer(recipe, context, recommender, examples)
+    validation = Validation(verbalizer_inputs(selection), reward_scorer(recipe, context, recommender, selection))
+    tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking")
+    results = {}
+    for place, seed in enumerate(recipe.seeds):
+        lm = load_language_model(recipe.policy.model, adapter=start_adapter(context))
+        card = card_of(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
+        train: Callable[..., Any] = train_actions
+        style: dict[str, Any] = {"actions": recipe.policy.actions}
+        if recipe.policy.kind == "rewrite":
+            from verbalize.optimize.rewrite_trainer import train_rewrites
+
+            train, style = train_rewrites, {"rewrite": recipe.policy.rewrite}
+
+        def on_step(row: Mapping[str, Any], seed: int = seed, place: int = place) -> None:
+            numbers = {f"seed{seed}/{row['kind']}/{name}": value for name, value in row.items()
+                       if isinstance(value, int | float) and name not in ("step", "of")}
+            tracker.metrics(row["step"], numbers)
+            steps = recipe.train.steps
+            detail = f"seed {seed} {row['kind']} reward {row.get('reward', float('nan')):.3f}"
+            context.progress.step("train", place * steps + row["step"], len(recipe.seeds) * steps, detail)
+
+        result = train(lm, verbalizer_inputs(examples), score, replace(recipe.train, seed=seed), context.folder / f"seed-{seed}",
+                       card=card, lora=recipe.policy.lora, limits=recipe.limits, validation=validation, on_step=on_step, **style)
+        results[str(seed)] = asdict(result)
+    tracker.finish()
+    return {"examples": len(examples), "users": examples["user_id"].n_unique(), "seeds": results}
+
+
+def start_adapter(context: Context) -> str | None:
+    """The warm start's adapter, where there was one."""
+    return str(context.inputs["warm_start"] / ADAPTER) if "warm_start" in context.inputs else None
+
+
+def learned_verbalizers(recipe: Recipe, context: Context) -> Iterator[tuple[str, int, Callable[[], Verbalizer]]]:
+    """(name, seed, loader): the policy before reinforcement learning, then the best of every seed."""
+    yield START, 0, partial(open_policy, recipe, start_adapter(context), START)
+    for seed in recipe.seeds:
+        folder = context.inputs["train"] / f"seed-{seed}"
+        adapter = folder / read_json(folder / "result.json")["adapter"]
+        yield LEARNED, seed, partial(open_policy, recipe, str(adapter), LEARNED)
+
+
+def open_policy(recipe: Recipe, adapter: str | Path | None, name: str) -> Verbalizer:
+    """A saved policy as a verbalizer (greedy)."""
+    from recsys.models.loading import load_language_model
+    from verbalize.optimize.policy import ActionPolicyVerbalizer
+    from verbalize.verbalizers.rewrite import RewriteVerbalizer
+
+    lm = load_language_model(recipe.policy.model, adapter=adapter)
+    if recipe.policy.kind == "rewrite":
+        return RewriteVerbalizer(lm, recipe.policy.rewrite)
+    return ActionPolicyVerbalizer(lm, recipe.policy.actions, name=name, prompt_budget=recipe.train.prompt_budget)
+
+
+def card_of(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
+    """What every adapter of a run says of itself."""
+    return AdapterCard(lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(), note)

@@ -1,0 +1,99 @@
+"""The recommender of a run: built from the recipe, with the trained adapter where the recipe trains one."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.logs.slates import draw_slates
+from recsys.models.settings import AdapterCard
+from recsys.recommenders.candidates import render_candidates
+from recsys.recommenders.language import LanguageRecommenderConfig, build_language_recommender
+from recsys.seeding import rng
+from recsys.storage import read_parquet, write_parquet
+from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
+from verbalize.pipeline import Context
+from verbalize.recipe import Recipe
+from verbalize.report.provenance import revision
+from verbalize.stages import data
+from verbalize.verbalizers.actions import ActionConfig, execute, history_lengths
+from verbalize.verbalizers.base import verbalizer_inputs
+from verbalize.verbalizers.templates import TemplateVerbalizer
+
+ADAPTER = "adapter"
+
+
+def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
+    """Trains the recommender's adapter on the train split; writes adapter/ and curve.parquet."""
+    from recsys.models.adapters import add_lora, save_adapter
+    from recsys.models.loading import load_language_model
+    from recsys.models.tokenisation import encode_texts
+    from recsys.recommenders.likelihood import LikelihoodRecommender
+    from verbalize.optimize.recommender_training import TokenSlate, train_recommender
+
+    config = recipe.recommender_training
+    assert config is not None
+    log = data.load_log(context.inputs["logs"])
+    examples = data.load_examples(context.inputs["examples"], "train")
+    rounds = -(-config.examples // len(examples))
+    slates = draw_slates(examples, log, recipe.examples.slate, n_slates=rounds, seed=recipe.examples.seed + 1)
+    drawn = {(row[0], row[1]): row[2:] for row in slates.iter_rows()}
+    texts = training_texts(examples, rounds, config, recipe.policy.actions)
+    lm = load_language_model(recipe.recommender.model, recipe.recommender.dtype, device=recipe.recommender.device)
+    shown = render_candidates(log.items, recipe.candidates)
+    frames = LikelihoodRecommender(lm, shown, recipe.recommender)
+    model = add_lora(lm.model, config.lora, config.seed)
+    ids = examples["example_id"].to_list()
+
+    def token_slate(index: int) -> TokenSlate:
+        turn, place = divmod(index, len(ids))
+        slate, target = drawn[ids[place], turn]
+        framed = [frames.frame(text) for text in (texts[turn][place], "")]
+        prefix, unconditional = encode_texts(lm.tokenizer, framed)
+        return TokenSlate(prefix, unconditional, frames.candidate_tokens([shown[item] for item in slate]), target)
+
+    def on_step(row: dict[str, float]) -> None:
+        context.progress.step("recommender", int(row["examples"]), config.examples, f"loss {row['loss']:.3f} hit {row['hit']:.2f}")
+
+    curve = train_recommender(model, token_slate, config, context.folder / "parts", on_step)
+    model.eval()
+    card = AdapterCard(lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(),
+                       "A recommender: cross-entropy over slates on log-probability ratios.")
+    save_adapter(model, context.folder / ADAPTER, card)
+    write_parquet(pl.DataFrame(curve), context.folder / "curve.parquet")
+    last = pl.DataFrame(curve).tail(max(1, len(curve) // 4))
+    return {"training_examples": len(examples), "users": examples["user_id"].n_unique(),
+            "last_loss": last["loss"].mean(), "last_hit": last["hit"].mean()}
+
+
+def training_texts(examples: pl.DataFrame, rounds: int, config: RecommenderTrainingConfig, actions: ActionConfig) -> list[list[str]]:
+    """Texts by round and example: templates in equal shares, and random keep/drop x metadata actions."""
+    inputs = verbalizer_inputs(examples)
+    templated = [TemplateVerbalizer(name).verbalize(inputs) for name in config.templates]
+    lengths = history_lengths(inputs, actions)
+    rows = []
+    for turn in range(rounds):
+        random = rng(config.seed, "recommender texts", turn)
+        # Each text has its own rates: texts with little kept or much metadata occur as well as even mixtures.
+        keep, metadata = random.random((2, len(lengths)))
+        chosen = [((random.random(n) < k) * 2 + (random.random(n) < m)).astype(int).tolist()
+                  for n, k, m in zip(lengths, keep, metadata, strict=True)]
+        acted = execute(inputs, chosen, actions)
+        use_actions = random.random(len(lengths)) < config.random_actions
+        style = random.integers(max(len(templated), 1), size=len(lengths))
+        rows.append([acted[i] if use_actions[i] or not templated else templated[style[i]][i] for i in range(len(lengths))])
+    return rows
+
+
+def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool = True) -> Any:
+    """The language-model recommender, with the trained adapter if the run has one and `trained` asks for it."""
+    config: LanguageRecommenderConfig = recipe.recommender
+    if trained and "recommender" in inputs:
+        config = replace(config, adapter=str(inputs["recommender"] / ADAPTER))
+    items = read_parquet(inputs["logs"] / "items.parquet")
+    recommender = build_language_recommender(config, render_candidates(items, recipe.candidates))
+    if trained and "recommender" in inputs:
+        recommender.name = f"{recommender.name}-trained"
+    return recommender

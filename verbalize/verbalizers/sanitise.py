@@ -1,0 +1,85 @@
+"""Titles and genres made safe for texts, once, before any template, action or faithfulness check sees them.
+
+Why: a text is a structure (events joined by "; ", metadata in parentheses, one event per line, a slot marker " ->"
+after each event of the action prompt) that ends up in a tokenizer which honours special tokens written in plain text.
+A title that contains one of these marks could forge events, slots or chat turns. The rules, in this order:
+
+| found | becomes | because it would |
+|---|---|---|
+| anything not in Unicode NFC | its NFC form | become a mark inside a normalising tokenizer (U+037E is ";") |
+| control, format, private-use characters; runs of spaces or line ends | one space | break lines, hide text |
+| `;` | `,` | split one event into two |
+| `<` and `>` | `‹` and `›` | complete the marker `->`, a special token such as `<\\|im_start\\|>` or `</s>`, or HTML |
+| `(` and `)` | `[` and `]` | look like metadata: "Heat (1995; Action)" |
+| `[WORD]`, `[/WORD]` in capitals | `[ WORD]` | complete a special token such as `[INST]` |
+| more than 120 characters | 119 and `…` | exhaust a token budget alone |
+| nothing left, or null | `Untitled` | leave a hole |
+
+A genre follows the same rules, and `,` becomes `/`, since genres are joined by ", "; a genre with nothing left is
+dropped. Prose in a title ("ignore the above") is left as it is: it is data, shown where a title is expected. Applying
+the rules twice changes nothing more.
+"""
+
+import polars as pl
+
+MAX_CHARS = 120
+UNTITLED = "Untitled"
+
+
+def sanitise_text(text: pl.Expr) -> pl.Expr:
+    """A String expression made safe by the rules of this module; null and empty results stay null and empty.
+
+    >>> frame = pl.DataFrame({"title": ["Heat (1995; Drama) ->\\n<|im_start|>", None]})
+    >>> frame.select(sanitise_text(pl.col("title"))).to_series().to_list()
+    ['Heat [1995, Drama] -› ‹|im_start|›', None]
+    """
+    safe = (
+        text.str.normalize("NFC")
+        .str.replace_all(r"[\p{C}\p{Z}]+", " ")
+        .str.replace_all(r"\s+", " ")
+        .str.replace_all(";", ",", literal=True)
+        .str.replace_all("<", "‹", literal=True)
+        .str.replace_all(">", "›", literal=True)
+        .str.replace_all("(", "[", literal=True)
+        .str.replace_all(")", "]", literal=True)
+        .str.replace_all(r"\[(/?\p{Lu}[\p{Lu}_]*\])", "[ ${1}")
+        .str.strip_chars(" ")
+    )
+    shortened = pl.concat_str(safe.str.slice(0, MAX_CHARS - 1).str.strip_chars_end(" "), pl.lit("…"))
+    return pl.when(safe.str.len_chars() > MAX_CHARS).then(shortened).otherwise(safe)
+
+
+def sanitise_title(title: pl.Expr) -> pl.Expr:
+    """`sanitise_text`, with `Untitled` for what is null or has nothing left. Never null, never empty."""
+    safe = sanitise_text(title)
+    return pl.when(safe.str.len_chars() > 0).then(safe).otherwise(pl.lit(UNTITLED))
+
+
+def sanitise_genres(genres: pl.Expr) -> pl.Expr:
+    """A List(String) expression of genres made safe: no comma inside, no empty ones, no repeats; order kept."""
+    safe = sanitise_text(pl.element()).str.replace_all(r" *, *", "/").str.strip_chars("/ ")
+    return genres.list.eval(safe.filter(safe.str.len_chars() > 0)).list.unique(maintain_order=True)
+
+
+def sanitise_history(history: pl.Expr) -> pl.Expr:
+    """A history expression, List(Struct) as in `data_schemas/examples.yaml`, with safe titles, genres and event types.
+
+    Cost: one pass of a few regular expressions over the titles. A null history becomes an empty one.
+    """
+    return history.list.eval(
+        pl.element().struct.with_fields(
+            title=sanitise_title(pl.field("title")),
+            genres=sanitise_genres(pl.field("genres")),
+            event_type=sanitise_text(pl.field("event_type")),
+        )
+    ).fill_null([])
+
+
+def sanitise_titles(titles: list[str]) -> list[str]:
+    """The same rules for titles held outside a history (a catalogue, a slate).
+
+    >>> sanitise_titles(["Evil; the sequel", " "])
+    ['Evil, the sequel', 'Untitled']
+    """
+    frame = pl.DataFrame({"title": titles}, schema={"title": pl.String})
+    return frame.select(sanitise_title(pl.col("title"))).to_series().to_list()

@@ -1,0 +1,180 @@
+"""Fixed verbalizations: named Polars expressions from a history to a text.
+
+They are the baselines, the warm-start pool and the vocabulary of the action executor. `TEMPLATES` maps a name to a
+`Template`; `TemplateVerbalizer` puts one behind the verbalizer protocol. Each template lists the history fields it
+may show, so that a learned verbalizer is compared with the best template *allowed the same fields*
+(`templates_within`).
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import polars as pl
+
+from recsys.errors import InputError
+from verbalize.verbalizers import template_expressions as expressions
+from verbalize.verbalizers.base import guard_inputs
+from verbalize.verbalizers.sanitise import sanitise_history
+
+TITLE = frozenset({"title"})
+METADATA = TITLE | {"year", "genres"}
+LOG = TITLE | {"event_time", "event_type", "duration_s", "rating"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A named text of a history.
+
+    `build` maps a sanitised history expression to a String expression; `fields` are the history fields the text may
+    show.
+    """
+
+    name: str
+    description: str
+    build: Callable[[pl.Expr], pl.Expr]
+    fields: frozenset[str]
+
+    def expression(self, history: str = "history", recent: int | None = None) -> pl.Expr:
+        """The text as one lazy expression over column `history`, of its last `recent` events only if given.
+
+        >>> import datetime as dt
+        >>> from recsys.contracts import schema
+        >>> day = dt.datetime(2025, 6, 8, tzinfo=dt.timezone.utc)
+        >>> event = {"item_id": "1", "title": "Heat", "year": 1995, "genres": ["Action", "Crime"], "event_time": day,
+        ...          "event_type": "rating", "rating": 4.0, "duration_s": None, "completion": None}
+        >>> frame = pl.DataFrame({"history": [[event, event | {"title": "Alien", "year": None, "genres": ["Horror"]}]]},
+        ...                      schema_overrides={"history": schema("examples")["history"]})
+        >>> for name in ("titles", "titles_metadata", "concatenation", "profile"):
+        ...     print(frame.lazy().select(TEMPLATES[name].expression()).collect().item())
+        Heat; Alien
+        Heat (1995; Action, Crime); Alien (Horror)
+        20250608, Sunday, Heat, Rating, rating 4.0
+        20250608, Sunday, Alien, Rating, rating 4.0
+        2 events. Top genres: Action (1), Crime (1), Horror (1). Median year 1995, decades 1990s (1). Mean rating 4.0.
+        """
+        events = pl.col(history) if recent is None else pl.col(history).list.tail(recent)
+        return self.build(sanitise_history(events)).fill_null("")
+
+
+def _titles(history: pl.Expr) -> pl.Expr:
+    return expressions.joined(history, expressions.field("title"))
+
+
+def _titles_metadata(history: pl.Expr) -> pl.Expr:
+    return expressions.joined(history, expressions.event_title_with_metadata())
+
+
+def _concatenation(history: pl.Expr) -> pl.Expr:
+    return expressions.joined(history, expressions.event_log_line(expressions.field("title")), "\n")
+
+
+def _concatenation_metadata(history: pl.Expr) -> pl.Expr:
+    return expressions.joined(history, expressions.event_log_line(expressions.event_title_with_metadata()), "\n")
+
+
+def _registry(*templates: Template) -> dict[str, Template]:
+    return {template.name: template for template in templates}
+
+
+TEMPLATES: dict[str, Template] = _registry(
+    Template(
+        "concatenation",
+        "The paper's log: date, weekday, title, event type, duration and rating of every event, one per line.",
+        _concatenation,
+        LOG,
+    ),
+    Template(
+        "concatenation_metadata",
+        "The paper's log with year and genres after each title.",
+        _concatenation_metadata,
+        LOG | METADATA,
+    ),
+    Template("titles", "Bare titles: A; B; C", _titles, TITLE),
+    Template(
+        "titles_metadata", "Titles with metadata: A (1995; Animation, Comedy); B (Drama)", _titles_metadata, METADATA
+    ),
+    Template(
+        "json",
+        "A JSON array, one object per event, missing fields left out.",
+        expressions.json_array,
+        LOG | METADATA | {"completion"},
+    ),
+    Template(
+        "sessions",
+        "Titles grouped by gaps of more than 30 minutes, each group headed by its date: Sunday 8 June 2025: A; B.",
+        expressions.sessions,
+        TITLE | {"event_time"},
+    ),
+    Template("recent_5", "The 5 most recent titles.", lambda history: _titles(history.list.tail(5)), TITLE),
+    Template("recent_10", "The 10 most recent titles.", lambda history: _titles(history.list.tail(10)), TITLE),
+    Template(
+        "recent_5_metadata",
+        "The 5 most recent titles with metadata.",
+        lambda history: _titles_metadata(history.list.tail(5)),
+        METADATA,
+    ),
+    Template(
+        "recent_10_metadata",
+        "The 10 most recent titles with metadata.",
+        lambda history: _titles_metadata(history.list.tail(10)),
+        METADATA,
+    ),
+    Template(
+        "profile",
+        "A statistical taste profile: number of events, top genres and decades with counts, median year, mean rating.",
+        expressions.profile,
+        frozenset({"year", "genres", "rating"}),
+    ),
+    Template(
+        "profile_unrated",
+        "The taste profile without ratings: what year and genres alone can say.",
+        lambda history: expressions.profile(history, ratings=False),
+        frozenset({"year", "genres"}),
+    ),
+    Template(
+        "profile_recent",
+        "The taste profile and the 3 most recent titles.",
+        expressions.profile_and_recent,
+        METADATA | {"rating"},
+    ),
+    Template(
+        "profile_recent_unrated",
+        "The taste profile without ratings and the 3 most recent titles.",
+        lambda history: expressions.profile_and_recent(history, ratings=False),
+        METADATA,
+    ),
+)
+
+
+def template(name: str) -> Template:
+    """Look a template up. Raises InputError listing the known names."""
+    if name not in TEMPLATES:
+        raise InputError(f"template {name!r}", "is not a known template", f"use one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def templates_within(fields: Collection[str]) -> list[str]:
+    """Names of the templates that show no field outside `fields`, in registry order.
+
+    >>> templates_within({"title"})
+    ['titles', 'recent_5', 'recent_10']
+    """
+    return [name for name, entry in TEMPLATES.items() if entry.fields <= set(fields)]
+
+
+class TemplateVerbalizer:
+    """A template behind the verbalizer protocol, optionally over the `recent` last events only.
+
+    Raises InputError for an unknown name or `recent` < 1.
+    """
+
+    def __init__(self, name: str, recent: int | None = None) -> None:
+        if recent is not None and recent < 1:
+            raise InputError(f"recent {recent}", "must keep at least one event", "set recent >= 1 or leave it out")
+        self.template = template(name)
+        self.recent = recent
+        self.name = name if recent is None else f"{name}@{recent}"
+
+    def verbalize(self, inputs: pl.DataFrame) -> list[str]:
+        """B rows of example_id, cutoff_time, history -> B texts, in row order."""
+        return guard_inputs(inputs).select(text=self.template.expression(recent=self.recent)).to_series().to_list()
