@@ -1,13 +1,14 @@
 """The table contracts of `data_schemas/`, loaded once and enforced at every boundary between stages.
 
-A contract names each column's dtype, whether it is required, its range or allowed values, and the table's key. `check` collects
-what breaks a rule and refuses with the column, the rule, the number of offending rows and one of them.
+A contract names each column's dtype, whether it is required, its range or allowed values, and the table's key. `check`
+collects what breaks a rule and refuses with the column, the rule, the number of offending rows and one of them.
 """
 
 import datetime as dt
 import difflib
 import functools
 import importlib.resources
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +110,8 @@ def empty(table: str) -> pl.DataFrame:
 
 
 def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """`frame` with absent optional columns added as nulls and the contract's columns in the contract's order; extra ones stay, last."""
+    """`frame` with absent optional columns added as nulls and the contract's columns in the contract's order; extra
+    ones stay, last."""
     rules = contract(table).columns
     absent = [
         pl.lit(None, column.dtype).alias(name)
@@ -129,25 +131,22 @@ def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
 def check(frame: pl.DataFrame, table: str, unique: bool = True) -> pl.DataFrame:
     """Return `frame` unchanged if it keeps the contract of `table`; raise ContractError if not.
 
-    Checked in this order: missing and extra columns, dtypes, nulls in required columns, ranges, allowed values, duplicate keys.
-    `unique=False` skips the last, for callers that have just removed duplicates themselves (it costs a hash of every row).
+    Checked in this order: missing and extra columns, dtypes, nulls in required columns, ranges, allowed values,
+    duplicate keys. `unique=False` skips the last, for callers that have just removed duplicates themselves (it costs a
+    hash of every row).
     """
     rules = contract(table)
     _check_columns(frame, rules)
-    for name, column in rules.columns.items():
-        values = pl.col(name)
-        if column.required:
-            _refuse(frame, rules, name, values.is_null(), "is required and may not be null")
-        if column.dtype.is_float():
-            _refuse(frame, rules, name, values.is_nan(), "may not be NaN (use null for unknown)")
-        if column.low is not None:
-            _refuse(frame, rules, name, values < column.low, f"must be at least {column.low}")
-        if column.high is not None:
-            _refuse(frame, rules, name, values > column.high, f"must be at most {column.high}")
-        if column.values:
-            _refuse(frame, rules, name, ~values.is_in(column.values), f"must be one of {list(column.values)}")
+    if frame.is_empty():
+        return frame
+    broken = [(name, *pair) for name, column in rules.columns.items() for pair in _broken(column)]
     if unique:
-        _refuse(frame, rules, ", ".join(rules.key), pl.struct(rules.key).is_duplicated(), "must identify one row")
+        broken.append((", ".join(rules.key), pl.struct(rules.key).is_duplicated(), "must identify one row"))
+    # One pass for all rules; the rows themselves are only looked for when a rule is broken.
+    counts = frame.select(rows.sum().alias(str(place)) for place, (_, rows, _) in enumerate(broken)).row(0)
+    for (name, rows, rule), count in zip(broken, counts, strict=True):
+        if count:
+            _refuse(frame, rules, name, rows, rule, count)
     return frame
 
 
@@ -181,16 +180,29 @@ def _check_columns(frame: pl.DataFrame, rules: Contract) -> None:
             )
 
 
-def _refuse(frame: pl.DataFrame, rules: Contract, name: str, broken: pl.Expr, rule: str) -> None:
-    count = frame.select(broken.sum()).item() if len(frame) else 0
-    if count:
-        shown = list(dict.fromkeys([*rules.key, *(column for column in rules.columns if column == name)]))
-        row = frame.filter(broken).select(shown).row(0, named=True)
-        raise ContractError(
-            f"table {rules.table!r}, column {name!r}, {count} of {len(frame)} rows, e.g. {_short(row)}",
-            rule,
-            f"correct or drop these rows (contract: data_schemas/{rules.table}.yaml)",
-        )
+def _broken(column: Column) -> Iterator[tuple[pl.Expr, str]]:
+    """For each rule of a column: which rows break it, and the rule in words."""
+    values = pl.col(column.name)
+    if column.required:
+        yield values.is_null(), "is required and may not be null"
+    if column.dtype.is_float():
+        yield values.is_nan(), "may not be NaN (use null for unknown)"
+    if column.low is not None:
+        yield values < column.low, f"must be at least {column.low}"
+    if column.high is not None:
+        yield values > column.high, f"must be at most {column.high}"
+    if column.values:
+        yield ~values.is_in(column.values), f"must be one of {list(column.values)}"
+
+
+def _refuse(frame: pl.DataFrame, rules: Contract, name: str, broken: pl.Expr, rule: str, count: int) -> None:
+    shown = list(dict.fromkeys([*rules.key, *(column for column in rules.columns if column == name)]))
+    row = frame.filter(broken).select(shown).row(0, named=True)
+    raise ContractError(
+        f"table {rules.table!r}, column {name!r}, {count} of {len(frame)} rows, e.g. {_short(row)}",
+        rule,
+        f"correct or drop these rows (contract: data_schemas/{rules.table}.yaml)",
+    )
 
 
 def _short(value: Any) -> str:

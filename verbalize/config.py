@@ -5,6 +5,7 @@ dotted paths and YAML values: `train.steps=10 'recommender.frame="Watched: "'`.
 """
 
 import dataclasses
+import datetime
 import difflib
 import types
 import typing
@@ -122,6 +123,8 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
             return float(value)
         except ValueError:
             pass
+    if hint is str and isinstance(value, datetime.date):  # an unquoted YAML date or time
+        return value.isoformat()
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     if hint is str and isinstance(value, bool):

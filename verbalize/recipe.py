@@ -31,6 +31,8 @@ class SampleConfig:
 
     train: int | None = None
     """Training examples for the pool, the warm start and reinforcement learning."""
+    train_per_user: int = 4
+    """At most so many of them of one user, where `train` limits their number."""
     selection: int = 100
     """Validation examples that choose templates and checkpoints."""
     report: int = 100

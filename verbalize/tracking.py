@@ -196,8 +196,8 @@ class WandbTracker:
             return
         import wandb
 
-        columns: list[str | int] = list(rows[0])
-        self._run.log({name: wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in rows])})
+        columns = list(rows[0])
+        self._run.log({name: wandb.Table(columns=[*columns], data=[[row[c] for c in columns] for row in rows])})
 
     def finish(self) -> None:
         self._run.finish()
@@ -227,15 +227,13 @@ class Trackers:
 
 
 def open_tracker(config: TrackingConfig, folder: Path | str) -> Tracker:
-    """The run's trackers: JSONL in `folder` always, wandb beside it when configured (its files under `folder`/wandb).
-    """
+    """The run's trackers: JSONL in `folder` always, wandb beside it when configured (under `folder`/wandb)."""
     local = JsonlTracker(Path(folder) / FILE_NAME)
     return local if config.wandb == "off" else Trackers([local, WandbTracker(config, folder)])
 
 
 def read_metrics(path: Path | str) -> pl.DataFrame:
-    """Columns step (Int64), name (String), value (Float64), sorted by name and step; the last value written for a step
-    wins.
+    """Columns step (Int64), name (String), value (Float64), sorted by name and step; the last value of a step wins.
 
     Raises CorruptFileError for an unreadable line other than a last one that a kill cut short.
     """

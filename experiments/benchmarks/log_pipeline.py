@@ -5,15 +5,15 @@ Run:  python experiments/benchmarks/log_pipeline.py [--events 10000000] [--repea
 Both arms start from the same two Parquet files, already in memory, and do the same steps:
 
   canonicalise   clean ids, drop events of unknown items and exact duplicates, order by user, time, item, count ties
-  targets        engaged, in their user's split and window, enough history, discovery over the whole log at series level,
+  targets        engaged, in their user's split and window, enough history, discovery over the whole log by series,
                  at most 4 a user by seeded hash
   histories      the last 50 events strictly before each target, with title, year, genres, time, type, rating
   popularity     events of the target's item before the target's day
 
 The pandas arm works on integer codes, sorts once, replaces group-wise functions by shifts and searches, and leaves the
-histories as a long table (ours nests them as lists of structs, which is more work). Each run is a fresh process; arms alternate,
-so that load falls on both. The outputs of the two arms must be equal, row by row. Not timed: reading, interpreter start,
-comparison. Peak memory is the process's high-water mark, reading included.
+histories as a long table (ours nests them as lists of structs, which is more work). Each run is a fresh process; arms
+alternate, so that load falls on both. The outputs of the two arms must be equal, row by row. Not timed: reading,
+interpreter start, comparison. Peak memory is the process's high-water mark, reading included.
 
 Writes log_pipeline.json (settings, stages, memory) and artefacts/log_pipeline.csv (raw seconds, for the ledger).
 """
@@ -41,7 +41,8 @@ SHOWN = ["item_id", "title", "year", "genres", "event_time", "event_type", "rati
 
 
 def generate(n_events: int, folder: Path) -> None:
-    """Seeded synthetic log: 100 events a user on average (heavy tail), Zipf-like items, minutes as times (ties), 0.5% repeats."""
+    """Seeded synthetic log: 100 events a user on average (heavy tail), Zipf-like items, minutes as times (ties), 0.5%
+    repeats."""
     from recsys.seeding import rng
 
     generator = rng("log-pipeline", n_events)
@@ -49,21 +50,38 @@ def generate(n_events: int, folder: Path) -> None:
     activity = generator.pareto(1.5, n_users) + 0.3
     users = generator.choice(n_users, n_events, p=activity / activity.sum())
     weights = 1 / (10 + np.arange(n_items)) ** 0.9
-    items = generator.choice(int(n_items * 1.01), n_events, p=np.append(weights, np.full(int(n_items * 1.01) - n_items, weights[-1])) /
-                             (weights.sum() + weights[-1] * (int(n_items * 1.01) - n_items)))
+    items = generator.choice(
+        int(n_items * 1.01),
+        n_events,
+        p=np.append(weights, np.full(int(n_items * 1.01) - n_items, weights[-1]))
+        / (weights.sum() + weights[-1] * (int(n_items * 1.01) - n_items)),
+    )
     start = 1_672_531_200  # 2023-01-01
     seconds = start + 60 * generator.integers(0, 365 * 24 * 60, n_events)
-    events = pl.DataFrame({"user": users, "item": items, "seconds": seconds, "rating": generator.integers(1, 11, n_events) / 2})
+    events = pl.DataFrame(
+        {"user": users, "item": items, "seconds": seconds, "rating": generator.integers(1, 11, n_events) / 2}
+    )
     repeats = events[generator.choice(n_events, n_events // 200, replace=False)]
     events = pl.concat([events, repeats])[generator.permutation(n_events + len(repeats))]
     time_column = pl.from_epoch("seconds", time_unit="s").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
-    events.select(("user-" + pl.col("user").cast(pl.String)).alias("user_id"), ("item-" + pl.col("item").cast(pl.String)).alias("item_id"),
-                  time_column.alias("event_time"), pl.lit("rating").alias("event_type"), "rating").write_parquet(folder / "events.parquet")
+    events.select(
+        ("user-" + pl.col("user").cast(pl.String)).alias("user_id"),
+        ("item-" + pl.col("item").cast(pl.String)).alias("item_id"),
+        time_column.alias("event_time"),
+        pl.lit("rating").alias("event_type"),
+        "rating",
+    ).write_parquet(folder / "events.parquet")
     number = np.arange(n_items)
     genres = np.array(["Drama", "Comedy", "Action", "Crime", "War", "Musical"])
-    pl.DataFrame({"item_id": [f"item-{n}" for n in number], "title": [f"The Title of Number {n}" for n in number],
-                  "year": pl.Series(1930 + number % 90, dtype=pl.Int32), "genres": [[genres[n % 6], genres[(n // 6 + 1) % 6]] for n in number],
-                  "parent_id": [f"series-{n // 3}" if n % 10 < 3 else None for n in number]}).write_parquet(folder / "items.parquet")
+    pl.DataFrame(
+        {
+            "item_id": [f"item-{n}" for n in number],
+            "title": [f"The Title of Number {n}" for n in number],
+            "year": pl.Series(1930 + number % 90, dtype=pl.Int32),
+            "genres": [[genres[n % 6], genres[(n // 6 + 1) % 6]] for n in number],
+            "parent_id": [f"series-{n // 3}" if n % 10 < 3 else None for n in number],
+        }
+    ).write_parquet(folder / "items.parquet")
 
 
 def ours(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -76,8 +94,13 @@ def ours(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl.D
     from recsys.logs.tables import RawLog
 
     events, items = pl.read_parquet(folder / "events.parquet"), pl.read_parquet(folder / "items.parquet")
-    config = ExamplesConfig(engaged=EngagedConfig(rating_at_least=ENGAGED), history_min=HISTORY_MIN, history_max=HISTORY_MAX,
-                            split=SplitConfig(*SHARES, *UNTIL), targets_per_user=TARGETS_PER_USER)
+    config = ExamplesConfig(
+        engaged=EngagedConfig(rating_at_least=ENGAGED),
+        history_min=HISTORY_MIN,
+        history_max=HISTORY_MAX,
+        split=SplitConfig(*SHARES, *UNTIL),
+        targets_per_user=TARGETS_PER_USER,
+    )
     stage("start")
     log = canonicalise(RawLog(events.lazy(), items))
     stage("canonicalise")
@@ -87,7 +110,8 @@ def ours(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl.D
     shown = histories(targets["past_end"] - lengths, lengths, log.events, log.items)
     stage("histories")
     place = targets.select(pl.col("event_time").dt.epoch("d").alias("day"), "item_id").join(
-        log.items.select("item_id").with_row_index("code"), on="item_id", how="left", maintain_order="left")
+        log.items.select("item_id").with_row_index("code"), on="item_id", how="left", maintain_order="left"
+    )
     day, code = place["day"].to_numpy(), place["code"].to_numpy()
     order = np.argsort(day, kind="stable")
     days, first = np.unique(day[order], return_index=True)
@@ -114,10 +138,19 @@ def theirs(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl
     users = pd.Index(users).str.replace(r"[\x00-\x1f\x7f-\x9f\s]+", " ", regex=True).str.strip()
     user_rank, users = pd.factorize(users, sort=True)
     item_raw, item_ids = pd.factorize(events["item_id"])
-    known = item_index.get_indexer(pd.Index(item_ids).str.replace(r"[\x00-\x1f\x7f-\x9f\s]+", " ", regex=True).str.strip())
+    known = item_index.get_indexer(
+        pd.Index(item_ids).str.replace(r"[\x00-\x1f\x7f-\x9f\s]+", " ", regex=True).str.strip()
+    )
     item = np.where(known < 0, -1, rank[known])[item_raw]
-    frame = pd.DataFrame({"user": user_rank[user_raw].astype(np.int32), "time": events["event_time"].astype("int64").to_numpy(),
-                          "item": item.astype(np.int32), "rating": events["rating"].to_numpy(), "type": pd.factorize(events["event_type"])[0].astype(np.int8)})
+    frame = pd.DataFrame(
+        {
+            "user": user_rank[user_raw].astype(np.int32),
+            "time": events["event_time"].astype("int64").to_numpy(),
+            "item": item.astype(np.int32),
+            "rating": events["rating"].to_numpy(),
+            "type": pd.factorize(events["event_type"])[0].astype(np.int8),
+        }
+    )
     types = pd.factorize(events["event_type"])[1]
     if str(events["event_time"].dtype).startswith("datetime64[ns"):
         frame["time"] //= 1000
@@ -140,21 +173,37 @@ def theirs(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl
     split_of = np.searchsorted(edges, np.array([unit_hash("split", name) for name in users]), side="right")
     first, second = (int(pd.Timestamp(text, tz="UTC").timestamp() * 1e6) for text in UNTIL)
     split = split_of[user]
-    inside = ((split == 0) & (moment < first)) | ((split == 1) & (moment >= first) & (moment < second)) | ((split == 2) & (moment >= second))
+    inside = (
+        ((split == 0) & (moment < first))
+        | ((split == 1) & (moment >= first) & (moment < second))
+        | ((split == 2) & (moment >= second))
+    )
     again = np.append(False, tied & (item[1:] == item[:-1]))
     keep = (frame["rating"].to_numpy() >= ENGAGED) & ~again & inside & (past >= HISTORY_MIN)
     ordered = items.iloc[np.argsort(rank)].reset_index(drop=True)
     series, _ = pd.factorize(ordered["parent_id"].fillna(ordered["item_id"]))
     touch = user.astype(np.int64) * (series.max() + 1) + series[item]
-    targets = pd.DataFrame({"row": row[keep], "user": user[keep], "item": item[keep], "time": moment[keep], "past": past[keep],
-                            "past_end": past_end[keep], "split": split[keep], "touch": touch[keep]})
+    targets = pd.DataFrame(
+        {
+            "row": row[keep],
+            "user": user[keep],
+            "item": item[keep],
+            "time": moment[keep],
+            "past": past[keep],
+            "past_end": past_end[keep],
+            "split": split[keep],
+            "touch": touch[keep],
+        }
+    )
     relevant = np.isin(touch, targets["touch"].unique(), kind="sort")
     first_touch = pd.Series(moment[relevant], index=touch[relevant])
     first_touch = first_touch[~first_touch.index.duplicated(keep="first")]  # rows are in time order within a user
     targets = targets[first_touch.reindex(targets["touch"]).to_numpy() >= targets["time"].to_numpy()].copy()
     user_hash = np.array([stable_hash("user_id", name) for name in users], np.uint64)
     item_hash = np.array([stable_hash("item_id", name) for name in ordered["item_id"]], np.uint64)
-    hashes = mix(mix(mix(user_hash[targets["user"]]) ^ item_hash[targets["item"]]) ^ targets["time"].to_numpy().astype(np.uint64))
+    hashes = mix(
+        mix(mix(user_hash[targets["user"]]) ^ item_hash[targets["item"]]) ^ targets["time"].to_numpy().astype(np.uint64)
+    )
     targets["order"] = mix(hashes ^ np.uint64(stable_hash("targets", 0)))
     capped = targets.sort_values(["user", "order"])
     targets = capped[capped.groupby("user").cumcount() < TARGETS_PER_USER].sort_values("row").reset_index(drop=True)
@@ -178,10 +227,17 @@ def theirs(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl
     day = targets["time"].to_numpy() // 86_400_000_000
     targets["popularity"] = running[np.searchsorted(key, base + day)] - running[np.searchsorted(key, base)]
     stage("popularity")
-    kept = pl.DataFrame({"user_id": users.to_numpy()[targets["user"]].astype(str), "item_id": ordered["item_id"].to_numpy()[targets["item"]].astype(str),
-                         "event_time": pl.Series(targets["time"].to_numpy()).cast(pl.Datetime("us", "UTC")),
-                         "split": np.array(["train", "validation", "test", ""])[targets["split"]], "is_discovery": True,
-                         "past": targets["past"].to_numpy(), "popularity": targets["popularity"].to_numpy()})
+    kept = pl.DataFrame(
+        {
+            "user_id": users.to_numpy()[targets["user"]].astype(str),
+            "item_id": ordered["item_id"].to_numpy()[targets["item"]].astype(str),
+            "event_time": pl.Series(targets["time"].to_numpy()).cast(pl.Datetime("us", "UTC")),
+            "split": np.array(["train", "validation", "test", ""])[targets["split"]],
+            "is_discovery": True,
+            "past": targets["past"].to_numpy(),
+            "popularity": targets["popularity"].to_numpy(),
+        }
+    )
     return kept, pl.from_pandas(flat)
 
 
@@ -202,9 +258,18 @@ def run_arm(arm: str, folder: Path) -> None:
     targets, flat = ARMS[arm](folder, lambda name: stages.append((name, time.perf_counter())))
     seconds = {name: now - stages[place][1] for place, (name, now) in enumerate(stages[1:])}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    digest = {"targets": table_digest(targets.with_columns(pl.col("past").cast(pl.Int64))), "histories": table_digest(flat)}
-    report = {"seconds": stages[-1][1] - stages[0][1], "stages": seconds, "peak_rss_gb": peak, "digest": digest,
-              "targets": len(targets), "history_rows": len(flat)}
+    digest = {
+        "targets": table_digest(targets.with_columns(pl.col("past").cast(pl.Int64))),
+        "histories": table_digest(flat),
+    }
+    report = {
+        "seconds": stages[-1][1] - stages[0][1],
+        "stages": seconds,
+        "peak_rss_gb": peak,
+        "digest": digest,
+        "targets": len(targets),
+        "history_rows": len(flat),
+    }
     (folder / f"{arm}.json").write_text(json.dumps(report))
 
 
@@ -245,17 +310,34 @@ def main() -> None:
                 subprocess.run([sys.executable, __file__, "--arm", arm, "--data", str(folder)], check=True)
                 report = json.loads((folder / f"{arm}.json").read_text())
                 runs.append({"arm": arm, "repeat": repeat, **report})
-                sys.stdout.write(f"{repeat} {arm}: {report['seconds']:.2f} s, {report['peak_rss_gb']:.2f} GiB, {report['digest']}\n")
+                sys.stdout.write(
+                    f"{repeat} {arm}: {report['seconds']:.2f} s, {report['peak_rss_gb']:.2f} GiB, {report['digest']}\n"
+                )
     if len({json.dumps(run["digest"]) for run in runs}) != 1:
         raise SystemExit(f"the arms disagree: {[(run['arm'], run['digest']) for run in runs[:2]]}")
     seconds = {arm: [run["seconds"] for run in runs if run["arm"] == arm] for arm in ARMS}
     ratio = statistics.median(seconds["pandas"]) / statistics.median(seconds["polars"])
-    settings = {"events": arguments.events, "repeats": arguments.repeats, "history_max": HISTORY_MAX, "targets_per_user": TARGETS_PER_USER,
-                "polars_threads": pl.thread_pool_size(), "versions": versions(("polars", "pandas", "numpy", "pyarrow"))}
+    settings = {
+        "events": arguments.events,
+        "repeats": arguments.repeats,
+        "history_max": HISTORY_MAX,
+        "targets_per_user": TARGETS_PER_USER,
+        "polars_threads": pl.thread_pool_size(),
+        "versions": versions(("polars", "pandas", "numpy", "pyarrow")),
+    }
     for run in runs:
         run.pop("digest")
-    write_json({"benchmark": "log_pipeline", "settings": settings, "hardware": hardware(), "load_average": os.getloadavg()[0],
-                "runs": runs, "ratio_of_medians": ratio}, arguments.out / "log_pipeline.json")
+    write_json(
+        {
+            "benchmark": "log_pipeline",
+            "settings": settings,
+            "hardware": hardware(),
+            "load_average": os.getloadavg()[0],
+            "runs": runs,
+            "ratio_of_medians": ratio,
+        },
+        arguments.out / "log_pipeline.json",
+    )
     write_artefact(timings_table(seconds), arguments.out / "artefacts" / "log_pipeline.csv")
     sys.stdout.write(f"pandas / polars: {ratio:.2f}\n")
 

@@ -4,27 +4,26 @@ A text column is hashed once into local codes; whatever must happen to its value
 happens once per distinct value. Rows are sorted by one 64-bit key that packs all columns of the order, where they fit.
 """
 
-import numpy as np
 import polars as pl
 
 from recsys.logs.text import clean
 
 
 def distinct(text: pl.Series) -> tuple[pl.Series, pl.DataFrame]:
-    """(code per row, null where the text is null; one row per distinct value with columns `text`, `code`)."""
-    coded = text.cast(pl.Categorical(pl.Categories.random()))
-    values = coded.unique().drop_nulls()
-    table = pl.DataFrame({"text": values.cast(pl.String), "code": values.to_physical()})
-    return coded.to_physical(), table.sort("code")
+    """(code per row, null where the text is null; one row per distinct value, row c for code c, column `text`)."""
+    kind = pl.Categorical(pl.Categories.random())  # categories of its own: codes are dense from 0
+    coded = text.cast(kind)
+    codes = coded.to_physical()
+    size = 0 if codes.null_count() == len(codes) else int(codes.max()) + 1  # type: ignore[arg-type]
+    numbers = pl.int_range(size, eager=True).cast(codes.dtype)
+    table = pl.DataFrame({"text": numbers.cat.to(kind).cast(pl.String)})
+    del coded  # only now: the categories live as long as a column that uses them
+    return codes, table
 
 
 def recoded(codes: pl.Series, table: pl.DataFrame, column: str) -> pl.Series:
-    """The value in `column` of the row of `table` that each code names."""
-    size = (table["code"].max() or 0) + 1 if len(table) else 1
-    places = np.full(int(size), len(table), np.int64)  # type: ignore[call-overload]
-    places[table["code"].to_numpy()] = np.arange(len(table))
-    values = pl.concat([table[column], pl.Series(column, [None], table.schema[column])])
-    return values.gather(pl.Series(places).gather(codes.cast(pl.UInt32)).fill_null(len(table)))
+    """The value in `column` of the row of `table` that each code names; null for a null code."""
+    return table[column].gather(codes)
 
 
 def cleaned(text: pl.Series) -> pl.Series:
@@ -34,7 +33,8 @@ def cleaned(text: pl.Series) -> pl.Series:
 
 
 def order(frame: pl.DataFrame, columns: list[str]) -> pl.Series:
-    """Row numbers in ascending order of `columns` (integers without negatives, and times; no nulls); ties in any order."""
+    """Row numbers in ascending order of `columns` (integers without negatives, and times; no nulls); ties in any
+    order."""
     key = _packed(frame, columns)
     return key.arg_sort() if key is not None else frame.select(pl.arg_sort_by(columns)).to_series()
 
@@ -50,7 +50,7 @@ def _packed(frame: pl.DataFrame, columns: list[str]) -> pl.Series | None:
             # Most logs count in whole seconds: twenty bits less than microseconds.
             micros = frame[name].to_physical()
             low = int(micros.min())  # type: ignore[arg-type]
-            unit = next(unit for unit in (1_000_000, 1_000, 1) if unit == 1 or not (micros % unit).any())
+            unit = next(unit for unit in (1_000_000, 1_000, 1) if unit == 1 or (micros % unit == 0).all())
             values, width = (values.to_physical() - low) // unit, ((int(micros.max()) - low) // unit).bit_length()  # type: ignore[arg-type]
         else:
             width = int(frame[name].max()).bit_length()  # type: ignore[arg-type]

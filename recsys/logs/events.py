@@ -46,9 +46,7 @@ def canonicalise(raw: RawLog) -> Log:
     counts |= {"events_kept": len(coded), "users_kept": users, "items_kept": len(items)}
     texts = [table["name"].gather(coded[code]).alias(name) for name, code, table in names]
     canonical = contracts.conform(coded.drop("user_code", "item_code", "type_code").with_columns(texts), "events")
-    return Log(
-        contracts.check(canonical, "events", unique=False), contracts.check(items, "items"), counts, raw.engaged
-    )
+    return Log(contracts.check(canonical, "events", unique=False), contracts.check(items, "items"), counts, raw.engaged)
 
 
 def _coded(
@@ -116,19 +114,20 @@ def _ordered_once(events: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:
     again = events.select(same_key.alias("again")).to_series()
     if not again.any():
         return events
+    values = [name for name in _VALUES if name in events.columns]
+    equal = pl.all_horizontal(pl.lit(True), *(pl.col(name).eq_missing(pl.col(name).shift()) for name in values))
+    if not events.select((pl.lit(again) & ~equal).any()).item():
+        counts["events_exact_duplicates_dropped"] = int(again.sum())
+        return events.filter(~again)
     # Only rows that repeat a key are ordered by their values too: which of them stays may not depend on the input.
     group = again | again.shift(-1).fill_null(False)
-    values = [name for name in _VALUES if name in events.columns]
     some = events.filter(group).sort(*_ORDER, *values, nulls_last=True)
-    exact = pl.all_horizontal(
-        same_key, *(pl.col(name).eq_missing(pl.col(name).shift()) for name in values)
-    )
-    counts["events_exact_duplicates_dropped"] = some.select(exact.sum()).item()
+    counts["events_exact_duplicates_dropped"] = some.select((same_key & equal).sum()).item()
     counts["events_conflicting_dropped"] = int(again.sum()) - counts["events_exact_duplicates_dropped"]
     first = some.filter(some.select(~same_key).to_series())
-    place = pl.int_range(len(events), eager=True)
-    places = pl.concat([place.filter(~group), place.filter(group & ~again)])
-    return pl.concat([events.filter(~group), first])[places.arg_sort()]
+    kept = events.filter(~again)
+    places = group.filter(~again).arg_true()
+    return kept.with_columns(kept[name].scatter(places, first[name]) for name in values)
 
 
 def _available(events: pl.DataFrame, items: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:

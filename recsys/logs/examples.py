@@ -1,9 +1,9 @@
 """Examples: which targets are predicted, from which history, among which slate.
 
-Targets are chosen before anything is gathered for them, so the cost of a long log is one pass of integer comparisons; no step loops over
-events in Python. Everything but the target itself is a function of what lies strictly before the cutoff: changing any other event at or
-after it leaves the example as it was. (The set of examples may change: a user's targets beyond `targets_per_user` are left out by
-the order of their hashes.)
+Targets are chosen before anything is gathered for them, so the cost of a long log is one pass of integer comparisons;
+no step loops over events in Python. Everything but the target itself is a function of what lies strictly before the
+cutoff: changing any other event at or after it leaves the example as it was. (The set of examples may change: a user's
+targets beyond `targets_per_user` are left out by the order of their hashes.)
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ from recsys.seeding import stable_hash
 class ExamplesConfig:
     """What an example is.
 
-    `engaged` None takes the source's own rule. `history_max` is H, `history_min` the fewest earlier events a target needs.
-    At most `targets_per_user` targets of a user are kept, the first by a seeded hash; 0 keeps all.
+    `engaged` None takes the source's own rule. `history_max` is H, `history_min` the fewest earlier events a target
+    needs. At most `targets_per_user` targets of a user are kept, the first by a seeded hash; 0 keeps all.
     """
 
     engaged: EngagedConfig | None = None
@@ -64,7 +64,8 @@ def build_examples(
 
 
 def choose_targets(log: Log, config: ExamplesConfig) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The targets (user_id, item_id, event_time, past_end, past, is_discovery, split, example_id), ordered as in the log, and counts."""
+    """The targets (user_id, item_id, event_time, past_end, past, is_discovery, split, example_id), ordered as in the
+    log, and counts."""
     _check(config)
     rule = config.engaged or log.engaged
     if rule is None:
@@ -116,30 +117,25 @@ def choose_targets(log: Log, config: ExamplesConfig) -> tuple[pl.DataFrame, dict
 def _capped(targets: pl.DataFrame, config: ExamplesConfig, counts: dict[str, int]) -> pl.DataFrame:
     """Add example_id; keep the first `targets_per_user` of each user in hash order."""
     hashes = _hashes(targets)
-    order = _mix(hashes ^ np.uint64(stable_hash("targets", config.seed)))
-    names = hashes.astype(">u8").tobytes().hex()
-    targets = targets.with_columns(
-        pl.Series("example_id", [names[place : place + 16] for place in range(0, len(names), 16)], pl.String),
-        pl.Series("order", order),
-    )
     before = len(targets)
     if config.targets_per_user:
-        # Sorting by user code and hash, then counting within runs, is much cheaper than ranking within groups.
-        places = (
-            targets.select(pl.col("user_id").rle_id().alias("user"), "order")
-            .with_row_index("place")
-            .sort("user", "order", "place")
+        order = pl.Series("order", _mix(hashes ^ np.uint64(stable_hash("targets", config.seed))))
+        places = targets.select(pl.col("user_id").rle_id().alias("user"), order, pl.int_range(pl.len()).alias("place"))
+        ranked = places.sort("user", "order", "place")
+        within = ranked.select(
+            "place", (pl.int_range(pl.len()) - pl.col("user").search_sorted(pl.col("user"), side="left")).alias("n")
         )
-        within = places.with_columns(pl.int_range(pl.len()).over("user").alias("nth")).filter(
-            pl.col("nth") < config.targets_per_user
-        )
-        targets = targets[within["place"].sort()]
+        kept = within.filter(pl.col("n") < config.targets_per_user)["place"].sort()
+        targets, hashes = targets[kept], hashes[kept.to_numpy()]
     counts["targets_over_the_limit_dropped"] = before - len(targets)
-    return targets.drop("order")
+    names = hashes.astype(">u8").tobytes().hex()
+    ids = [names[place : place + 16] for place in range(0, len(names), 16)]
+    return targets.with_columns(pl.Series("example_id", ids, pl.String))
 
 
 def _hashes(targets: pl.DataFrame) -> np.ndarray:
-    """A 64-bit hash of user, item and time per row, (B,): text is hashed once per distinct id, the rest is integer mixing."""
+    """A 64-bit hash of user, item and time per row, (B,): text is hashed once per distinct id, the rest is integer
+    mixing."""
     parts = []
     for name in ("user_id", "item_id"):
         ids = targets[name].unique()

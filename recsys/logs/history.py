@@ -1,7 +1,7 @@
 """Histories: of a target's user, the most recent H events strictly before the target's time.
 
-The events are ordered by user and time, so a history is a range of rows; nothing is grouped or joined to find it, and rows are
-gathered only for the targets that were chosen.
+The events are ordered by user and time, so a history is a range of rows; nothing is grouped or joined to find it, and
+rows are gathered only for the targets that were chosen.
 """
 
 import polars as pl
@@ -12,7 +12,8 @@ _BATCH_ROWS = 5_000_000  # history rows gathered at once: bounds the memory of i
 
 
 def with_past(events: pl.DataFrame) -> pl.DataFrame:
-    """Add `past`, how many events of the same user are strictly earlier (ties are not), and `past_end`, the row just after them.
+    """Add `past`, how many events of the same user are strictly earlier (ties are not), and `past_end`, the row just
+    after them.
 
     `events` must be ordered by user_id, event_time: the earlier events are then the rows [past_end - past, past_end).
     """
@@ -26,7 +27,7 @@ def with_past(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def histories(starts: pl.Series, lengths: pl.Series, events: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
-    """List[Struct] histories, oldest first: for each target, `lengths` rows of `events` from row `starts`."""
+    """List[Struct] histories, oldest first: for each target, `lengths` (>= 1) rows of `events` from row `starts`."""
     dtype = contracts.schema("examples")["history"]
     fields = dtype.inner.to_schema()  # type: ignore[attr-defined]
     described = items.select("item_id", *(name for name in fields if name in ("title", "year", "genres")))
@@ -47,11 +48,7 @@ def histories(starts: pl.Series, lengths: pl.Series, events: pl.DataFrame, items
         shown = shown.join(described, on="item_id", how="left", maintain_order="left").select(
             pl.struct(list(fields)).alias("history")
         )
-        grouped = shown.with_columns(flat["target"]).group_by("target", maintain_order=True).agg("history")
-        parts.append(
-            ranges.select("target")
-            .join(grouped, on="target", how="left", maintain_order="left")["history"]
-            .fill_null([])
-        )
+        grouped = shown.with_columns(flat["target"].set_sorted()).group_by("target", maintain_order=True).agg("history")
+        parts.append(grouped["history"])
         done += size
     return pl.concat(parts).cast(dtype) if parts else pl.Series("history", [], dtype)

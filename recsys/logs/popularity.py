@@ -1,7 +1,7 @@
 """How often each item had been touched before the start of a given UTC day.
 
-A slate's weights come from this snapshot of its cutoff's day: nothing at or after the cutoff is in it, whatever the hour, and one
-pass over the log serves every example. It lags the cutoff by less than a day.
+A slate's weights come from this snapshot of its cutoff's day: nothing at or after the cutoff is in it, whatever the
+hour, and one pass over the log serves every example. It lags the cutoff by less than a day.
 """
 
 from collections.abc import Iterator
@@ -9,31 +9,34 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from recsys.logs.codes import distinct, recoded
+
 
 def daily_counts(events: pl.DataFrame, items: pl.DataFrame, days: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (day, counts of shape (items,)) for each of `days` (days since 1970, ascending); counts follow the order of `items`.
+    """Yield (day, counts of shape (items,)) for each of `days` (days since 1970, ascending); counts follow the order of
+    `items`.
 
-    Every yielded array is a copy. Cost: one sort of the events by day, one addition per event, one array per day.
+    Every yielded array is a copy. Cost: one sort of the events by day, one addition per event and per
+    item and day.
     """
-    codes = items.select("item_id").with_row_index("code")
-    coded = (
-        events.lazy()
-        .select("item_id", (pl.col("event_time").dt.epoch("d")).alias("day"))
-        .join(codes.lazy(), on="item_id")
-    )
-    coded = coded.group_by("day", "code").len().sort("day").collect()
-    day, code, number = coded["day"].to_numpy(), coded["code"].to_numpy(), coded["len"].to_numpy()
+    things, table = distinct(events["item_id"])
+    catalogue = items.select("item_id").with_row_index("place")
+    table = table.join(catalogue, left_on="text", right_on="item_id", how="left", maintain_order="left")
+    coded = pl.DataFrame({"day": events["event_time"].dt.epoch("d"), "place": recoded(things, table, "place")})
+    coded = coded.filter(pl.col("day") < (int(days[-1]) if len(days) else 0)).drop_nulls().sort("day")
+    day, code = coded["day"].to_numpy(), coded["place"].to_numpy()
     counts = np.zeros(len(items), np.int64)
     done = 0
     for wanted in days:
         end = int(np.searchsorted(day, wanted, side="left"))
-        counts += np.bincount(code[done:end], weights=number[done:end], minlength=len(items)).astype(np.int64)
+        counts += np.bincount(code[done:end], minlength=len(items))
         done = end
         yield int(wanted), counts.copy()
 
 
 def deciles(counts: np.ndarray) -> np.ndarray:
-    """Popularity decile per item, 1 (least) to 10 among items touched at all; 0 for untouched ones. Equal counts share a decile.
+    """Popularity decile per item, 1 (least) to 10 among items touched at all; 0 for untouched ones. Equal counts share
+    a decile.
 
     >>> deciles(np.array([0, 1, 2, 3, 3])).tolist()
     [0, 1, 3, 6, 6]

@@ -1,12 +1,13 @@
 """Slates: the target among S-1 negatives drawn by a named policy, in an order that tells nothing.
 
-Policies: `uniform`; `popularity` (in proportion to earlier events); `matched` (from the target's own release-year band and popularity
-decile); `retrieved` (from the items nearest to the mean vector of the history). Bands and deciles are fixed intervals, never windows
-around the target: within its interval the target is one of many, so neither year nor popularity points to it. Where an interval holds
-too few items it is doubled, in fixed steps, and counted.
+Policies: `uniform`; `popularity` (in proportion to earlier events); `matched` (from the target's own release-year band
+and popularity decile); `retrieved` (from the items nearest to the mean vector of the history). Bands and deciles are
+fixed intervals, never windows around the target: within its interval the target is one of many, so neither year nor
+popularity points to it. Where an interval holds too few items it is doubled, in fixed steps, and counted.
 
-Negatives exclude the target, what this user touched before the cutoff, and items not available before it: nothing else, and nothing
-later. An item the user comes to like afterwards may be among them; `count_future_favourites` says how often.
+Negatives exclude the target, what this user touched before the cutoff, and items not available before it: nothing else,
+and nothing later. An item the user comes to like afterwards may be among them; `count_future_favourites` says how
+often.
 """
 
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ _UNTOUCHED_WEIGHT = 1e-9  # popularity: items without events come only after all
 
 @dataclass(frozen=True)
 class SlateConfig:
-    """`size` counts the target. `year_band` is the width of a release-year band in years; `retrieved_from` is how many of the nearest
-    items the `retrieved` policy draws from."""
+    """`size` counts the target. `year_band` is the width of a release-year band in years; `retrieved_from` is how many
+    of the nearest items the `retrieved` policy draws from."""
 
     policy: str = "matched"
     size: int = 10
@@ -39,7 +40,8 @@ class SlateConfig:
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """One row of `matrix` (N, D) per id. They must come from content, or from events before every cutoff that they serve."""
+    """One row of `matrix` (N, D) per id. They must come from content, or from events before every cutoff that they
+    serve."""
 
     item_ids: tuple[str, ...]
     matrix: np.ndarray = field(repr=False)
@@ -100,7 +102,8 @@ def draw_counted(
                 pool = np.flatnonzero(allowed)
             if len(pool) < config.size - 1:
                 raise InputError(
-                    f"example {ids[place]}: {len(pool)} candidates of {len(items)} items ({int(allowed.sum())} untouched and available)",
+                    f"example {ids[place]}: {len(pool)} candidates of {len(items)} items "
+                    f"({int(allowed.sum())} untouched and available)",
                     f"a slate of {config.size} needs {config.size - 1} negatives",
                     "set slate.size smaller, or use a larger catalogue",
                 )
@@ -115,8 +118,8 @@ def draw_counted(
 def count_future_favourites(
     slates: pl.DataFrame, examples: pl.DataFrame, log: Log, config: EngagedConfig
 ) -> dict[str, int]:
-    """How many negatives of `slates` (example_id, slate; the examples table serves too) the user touches, and engages with, at or after
-    the cutoff. For the report; never a filter."""
+    """How many negatives of `slates` (example_id, slate; the examples table serves too) the user touches, and engages
+    with, at or after the cutoff. For the report; never a filter."""
     known = examples.select("example_id", "user_id", "cutoff_time", "target_item_id")
     negatives = (
         slates.select("example_id", pl.col("slate").alias("item_id")).explode("item_id").join(known, on="example_id")
@@ -165,7 +168,8 @@ class _Matcher:
         self.cells: dict[int, tuple[np.ndarray, dict[int, np.ndarray]]] = {}
 
     def pool(self, target: int, allowed: np.ndarray, needed: int) -> tuple[np.ndarray, int]:
-        """Allowed items of the target's cell at the first step that holds enough of them, and the number of that step."""
+        """Allowed items of the target's cell at the first step that holds enough of them, and the number of that
+        step."""
         pool = np.empty(0, np.int64)
         for step in range(len(_STEPS)):
             members = self._members(step, target)

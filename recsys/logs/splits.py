@@ -1,7 +1,7 @@
 """Who and when: users by hash into train, validation and test; time by T1 < T2.
 
-Train-users' targets lie before T1, validation-users' in [T1, T2), test-users' from T2 on. A user's split depends on the user's id
-alone, so that no other seed, filter or data update can move a user across.
+Train-users' targets lie before T1, validation-users' in [T1, T2), test-users' from T2 on. A user's split depends on the
+user's id alone, so that no other seed, filter or data update can move a user across.
 """
 
 import datetime as dt
@@ -19,8 +19,8 @@ SPLITS = ("train", "validation", "test")
 class SplitConfig:
     """Shares of users (they sum to at most 1; the rest of the users goes unused) and the two times.
 
-    A time is ISO text ("1998-01-15T00:00:00Z") or a share of all events ("60%": the time of the event at that place). Percentages
-    move when the log grows, so a recipe that is compared over time should state dates.
+    A time is ISO text ("1998-01-15T00:00:00Z") or a share of all events ("60%": the time of the event at that place).
+    Percentages move when the log grows, so a recipe that is compared over time should state dates.
     """
 
     train: float = 0.3

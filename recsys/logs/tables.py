@@ -11,8 +11,9 @@ from recsys.logs.engaged import EngagedConfig
 class RawLog:
     """Canonical column names, dtypes and units, but not yet cleaned, de-duplicated or ordered.
 
-    `events` holds at least user_id, item_id, event_time, event_type. `items` holds at least item_id and title; None means that the
-    events carry their items' columns themselves (title, year, ...): the catalogue is then derived from them.
+    `events` holds at least user_id, item_id, event_time, event_type. `items` holds at least item_id and title; None
+    means that the events carry their items' columns themselves (title, year, ...): the catalogue is then derived from
+    them.
     """
 
     events: pl.LazyFrame
@@ -23,7 +24,8 @@ class RawLog:
 
 @dataclass(frozen=True)
 class Log:
-    """`events` and `items` under their contracts, events ordered by user, time, item; `counts` says what was dropped and why.
+    """`events` and `items` under their contracts, events ordered by user, time, item; `counts` says what was dropped
+    and why.
 
     `engaged` is the source's own idea of an engaged target, used where a recipe names none.
     """

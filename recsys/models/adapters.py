@@ -46,7 +46,7 @@ def save_adapter(model: PeftModel, folder: Path | str, card: AdapterCard) -> Pat
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.new-", dir=folder.parent) as work:
         made = Path(work) / "made"
-        model.save_pretrained(made, save_embedding_layers=False)
+        model.save_pretrained(str(made), save_embedding_layers=False)
         config = json.loads((made / "adapter_config.json").read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = card.base_name  # not this machine's cache path
         config["target_modules"] = sorted(config["target_modules"])  # a set in PEFT: equal adapters, equal bytes

@@ -2,7 +2,7 @@
 
 SmolLM2's own template has no generation markers (so training cannot tell which tokens to supervise) and drops tool
 calls; `chat.jinja` adds both and is otherwise equal to it. `encode_chat` differs from `apply_chat_template` in one
-way: message contents are encoded as plain text, so `<|im_end|>` inside a title stays seven characters of text instead
+way: message contents are encoded as plain text, so `<|im_end|>` inside a title stays plain text instead
 of ending the turn.
 """
 

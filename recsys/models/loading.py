@@ -76,7 +76,7 @@ def load_language_model(
     tokenizer = load_tokenizer(name)
     with no_progress_bars():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
             )
         except (OSError, ValueError) as error:

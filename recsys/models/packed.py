@@ -203,7 +203,7 @@ def _block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _pick(head: nn.Module, hidden: Tensor, picks: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax(head(hidden))[picks, tokens] in float32, by chunks of positions. hidden (N, D); picks, tokens (T,)."""
+    """log softmax(head(hidden))[picks, tokens] in float32, chunk by chunk. hidden (N, D); picks, tokens (T,)."""
     order = torch.argsort(picks, stable=True)
     picks, tokens = picks[order], tokens[order]
     starts = list(range(0, len(hidden), HEAD_CHUNK))

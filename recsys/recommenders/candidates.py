@@ -1,4 +1,4 @@
-"""How a candidate is shown: rendered once, before any arm, and part of the hash that proves arms saw the same slates."""
+"""How a candidate is shown: rendered once, before any arm, and part of the hash that proves all saw the same slates."""
 
 import hashlib
 import unicodedata

@@ -88,8 +88,10 @@ def parse_answer(answer: str, shown: Sequence[str]) -> tuple[int | None, str]:
     """
     line = answer.strip().splitlines()[0].strip() if answer.strip() else ""
     label = re.match(r"(?:the answer is|answer:?)?\s*\(?([A-Za-z])\s*(?:[.):,]|$)", line, flags=re.IGNORECASE)
-    if label and label.group(1) in LABELS[: len(shown)]:
-        return LABELS.index(label.group(1)), "label"
+    if label:
+        letter = label.group(1).upper() if len(shown) <= 26 else label.group(1)
+        if letter in LABELS[: len(shown)]:
+            return LABELS.index(letter), "label"
     named = [number for number, title in enumerate(shown) if re.search(rf"(?<!\w){re.escape(title)}(?!\w)", line)]
     # "Alien" inside "Alien Resurrection" is not a second answer: the longest match that contains all others wins.
     longest = max(named, key=lambda number: len(shown[number]), default=None)

@@ -19,12 +19,16 @@ MODES = ("likelihood", "listwise", "generate")
 class LanguageRecommenderConfig:
     """A language model that ranks a slate from a text.
 
-    mode:             likelihood (ratio of candidate probabilities with and without the text), listwise (probability
-    of option labels, one forward) or generate (decode and parse an answer, as in arXiv 2602.20558) cue:
-    the sentence before the candidate in likelihood mode; the same for every arm kind:             what the prompts of
-    listwise and generate call an item token_budget:     tokens of one forward pass, padding included: more memory, no
-    other scores max_text_tokens:  a longer text is an error, never silently cut cache:            file that keeps
-    scores between runs; omit while the model's weights are being trained
+    mode:             likelihood (ratio of a candidate's probabilities with and without the text), listwise
+                      (probabilities of option labels, one forward) or generate (decode and parse an answer,
+                      as in arXiv 2602.20558)
+    adapter:          folder written by `save_adapter`; one made for another base is refused
+    cue:              the sentence before the candidate in likelihood mode; the same for every arm
+    kind:             what the prompts of listwise and generate call an item
+    token_budget:     tokens of one forward pass, padding included; changes memory and speed, not scores (1024 measured
+                      fastest on a CPU; raise it on a GPU)
+    max_text_tokens:  a longer text is an error, never silently cut
+    cache:            file that keeps scores between runs; omit while the model's weights are being trained
     """
 
     model: str = "smollm2-135m"
@@ -34,7 +38,7 @@ class LanguageRecommenderConfig:
     device: str | None = None
     cue: str = "Next, this viewer will enjoy watching:"
     kind: str = "film"
-    token_budget: int = 2048
+    token_budget: int = 1024
     max_text_tokens: int = 4096
     max_new_tokens: int = 24
     cache: str | None = None

@@ -93,35 +93,27 @@ class LikelihoodRecommender:
             ) from None
 
     def _conditional(self, wanted: dict[str, list[str]], names: dict[str, str]) -> dict[str, dict[str, float]]:
-        """log p(c | frame(text)) for every text and its candidates, from the cache where it is known."""
-        known: dict[str, dict[str, float]] = {}
-        missing: list[tuple[str, list[str]]] = []
-        for text, candidates in wanted.items():
-            frame = self.frame(text)
-            found = {candidate: self.cache.get(self._key(frame, candidate)) for candidate in candidates}
-            known[text] = {candidate: value for candidate, value in found.items() if value is not None}
-            if rest := [candidate for candidate in candidates if candidate not in known[text]]:
-                missing.append((text, rest))
-        prefixes = encode_texts(self.lm.tokenizer, [self.frame(text) for text, _ in missing])
-        for (text, _), prefix in zip(missing, prefixes, strict=True):
+        """log p(c | frame(text)) for every text and its candidates.
+
+        Never cached: what a cache happens to hold would change how requests are batched, and with it the last bits of the
+        scores, so that a resumed evaluation would differ from an uninterrupted one.
+        """
+        prefixes = encode_texts(self.lm.tokenizer, [self.frame(text) for text in wanted])
+        for text, prefix in zip(wanted, prefixes, strict=True):
             if len(prefix) > self.config.max_text_tokens:
                 raise InputError(
                     f"text of example {names[text]} with {len(prefix)} tokens",
                     f"exceeds max_text_tokens {self.config.max_text_tokens}",
                     "shorten the history or raise recommender.max_text_tokens",
                 )
-        values = self._sums(
-            [
-                PackedRequest(prefix, self.candidate_tokens(rest))
-                for (_, rest), prefix in zip(missing, prefixes, strict=True)
-            ]
-        )
-        for (text, rest), row in zip(missing, values, strict=True):
-            frame = self.frame(text)
-            for candidate, value in zip(rest, row, strict=True):
-                known[text][candidate] = value
-                self.cache.put(self._key(frame, candidate), value)
-        return known
+        requests = [
+            PackedRequest(prefix, self.candidate_tokens(candidates))
+            for candidates, prefix in zip(wanted.values(), prefixes, strict=True)
+        ]
+        return {
+            text: dict(zip(candidates, row, strict=True))
+            for (text, candidates), row in zip(wanted.items(), self._sums(requests), strict=True)
+        }
 
     def _ensure_prior(self, candidates: set[str]) -> None:
         """log p(c | cue) in fixed groups of the catalogue, so that a value never depends on which slate asked first."""
@@ -133,11 +125,12 @@ class LikelihoodRecommender:
         for group in groups:
             keys = [self._key(self.frame(""), candidate) for candidate in group]
             stored = [self.cache.get(key) for key in keys]
-            if any(value is None for value in stored):
-                stored = list(self._sums([PackedRequest(prefix, self.candidate_tokens(group))])[0])
-                for key, value in zip(keys, stored, strict=True):
+            known = [value for value in stored if value is not None]
+            if len(known) < len(group):
+                known = self._sums([PackedRequest(prefix, self.candidate_tokens(group))])[0]
+                for key, value in zip(keys, known, strict=True):
                     self.cache.put(key, value)
-            self._prior.update(zip(group, stored, strict=True))
+            self._prior.update(zip(group, known, strict=True))
 
     def _sums(self, requests: list[PackedRequest]) -> list[list[float]]:
         with torch.inference_mode():

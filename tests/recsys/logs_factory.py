@@ -102,7 +102,8 @@ def rewrite_future(
     target: tuple[int, int],
     generator: np.random.Generator,
 ) -> list[tuple[int, int, int, int]]:
-    """Delete, re-rate, re-assign, postpone and add events at or after `cutoff`; the target's own (user, item) there stays as it is."""
+    """Delete, re-rate, re-assign, postpone and add events at or after `cutoff`; the target's own (user, item) there
+    stays as it is."""
     kept, taken = [], set()
     for row in rows:
         user, item, moment, rating = row

@@ -36,7 +36,7 @@ def test_an_empty_table_keeps_its_contract(table: str) -> None:
     assert contracts.conform(empty, table).equals(empty)
 
 
-def test_nested_dtypes_survive_a_round_trip(tmp_path) -> None:  # noqa: ANN001
+def test_nested_dtypes_survive_a_round_trip(tmp_path) -> None:
     contracts.empty("examples").write_parquet(tmp_path / "examples.parquet")
     assert contracts.check(pl.read_parquet(tmp_path / "examples.parquet"), "examples").is_empty()
 
@@ -94,13 +94,13 @@ def test_allowed_values() -> None:
 
 def test_columns_are_compared_by_name_and_dtype() -> None:
     good = frame(event())
-    with pytest.raises(ContractError, match="'ratings'.*not in the contract.*did you mean 'rating'"):
+    with pytest.raises(ContractError, match=r"'ratings'.*not in the contract.*did you mean 'rating'"):
         contracts.check(good.rename({"rating": "ratings"}), "events")
-    with pytest.raises(ContractError, match="'rating'.*missing; present"):
+    with pytest.raises(ContractError, match=r"'rating'.*missing; present"):
         contracts.check(good.drop("rating"), "events")
-    with pytest.raises(ContractError, match="'event_time' of dtype Datetime.*'ms'.*must be Datetime.*'us'"):
+    with pytest.raises(ContractError, match=r"'event_time' of dtype Datetime.*'ms'.*must be Datetime.*'us'"):
         contracts.check(good.with_columns(pl.col("event_time").dt.cast_time_unit("ms")), "events")
-    with pytest.raises(InputError, match="'event'.*no contract"):
+    with pytest.raises(InputError, match=r"'event'.*no contract"):
         contracts.schema("event")
 
 
@@ -111,5 +111,5 @@ def test_conform_adds_optional_columns_only() -> None:
         .with_columns(pl.lit(None).alias("rating"))
     )
     assert contracts.check(contracts.conform(bare, "events"), "events").columns == contracts.schema("events").names()
-    with pytest.raises(ContractError, match="'item_id'.*missing"):
+    with pytest.raises(ContractError, match=r"'item_id'.*missing"):
         contracts.check(contracts.conform(bare.drop("item_id"), "events"), "events")

@@ -107,7 +107,7 @@ def test_events_are_ordered_by_user_time_and_item() -> None:
 
 def test_nothing_left_is_refused_with_the_counts() -> None:
     for rows in ([("u", "x", T[0], 1.0)], []):
-        with pytest.raises(InputError, match="nothing is left after cleaning.*events_of_unknown_items_dropped"):
+        with pytest.raises(InputError, match=r"nothing is left after cleaning.*events_of_unknown_items_dropped"):
             canonicalise(RawLog(events(*rows), AB))
 
 

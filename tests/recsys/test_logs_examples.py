@@ -155,7 +155,7 @@ def test_split_times_as_dates_and_shares() -> None:
 
 def test_refusals_name_what_took_the_targets() -> None:
     log = factory.make_log(factory.random_rows(np.random.default_rng(3)))
-    with pytest.raises(InputError, match="no target is left.*'targets_engaged': 0"):
+    with pytest.raises(InputError, match=r"no target is left.*'targets_engaged': 0"):
         build_examples(log, factory.small_config(engaged=EngagedConfig(rating_at_least=9)))
     with pytest.raises(InputError, match="what counts as an engaged target must be named"):
         build_examples(log, factory.small_config(engaged=EngagedConfig()))

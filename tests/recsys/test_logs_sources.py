@@ -211,7 +211,7 @@ def test_microseconds_are_kept(tmp_path: Path) -> None:
 def test_swapped_units_are_refused(tmp_path: Path, value: int, unit: str, remedy: str) -> None:
     with pytest.raises(
         InputError,
-        match=rf"events\.event_time \(column 'when'\), 1 of 1 rows, e\.g\. '{value}'.*outside 1990 \.\. tomorrow.*{remedy}",
+        match=rf"events\.event_time \(column 'when'\), 1 of 1 rows, e\.g\. '{value}'.*outside 1990.*{remedy}",
     ):
         times(csv_log(tmp_path, [value]), with_columns(event_time={"from": "when", "unit": unit}))
 
@@ -322,7 +322,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(CorruptFileError, match=message):
             table.read(tmp_path, {"events": {**BASE, "file": name}}).events.collect()
     (tmp_path / "ragged.dat").write_text("a::b::1577836800::T\na::b::1577836800\n")
-    with pytest.raises(CorruptFileError, match="'a::b::1577836800'.*has 3 fields, expected 4"):
+    with pytest.raises(CorruptFileError, match=r"'a::b::1577836800'.*has 3 fields, expected 4"):
         table.read(
             tmp_path,
             {"events": {**BASE, "file": "ragged.dat", "separator": "::", "header": ["who", "what", "when", "name"]}},

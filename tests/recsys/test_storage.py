@@ -26,7 +26,7 @@ def test_no_space_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(InputError, match="No space left on device.*Remedy: free space"):
+    with pytest.raises(InputError, match=r"No space left on device.*Remedy: free space"):
         storage.write_json({"a": 1}, tmp_path / "value.json")
     assert list(tmp_path.iterdir()) == []
 

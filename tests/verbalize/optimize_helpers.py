@@ -1,4 +1,4 @@
-"""What the tests of the optimiser share: small histories, a policy on the tiny model, and a reward with a known optimum."""
+"""What the tests of the optimiser share: small histories, a tiny policy, a reward with a known optimum."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -6,13 +6,20 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.contracts import schema
 from recsys.models.loading import LanguageModel, load_language_model
 from recsys.models.settings import AdapterCard
 from verbalize.optimize.rewards import Scored
-from recsys.contracts import schema
 
-CARD = AdapterCard(base_name="tiny", base_hash="0", data="made up", split="train", licence="Apache-2.0", command="pytest",
-                   revision="test")
+CARD = AdapterCard(
+    base_name="tiny",
+    base_hash="0",
+    data="made up",
+    split="train",
+    licence="Apache-2.0",
+    command="pytest",
+    revision="test",
+)
 
 
 def make_inputs(count: int, events: int = 4) -> pl.DataFrame:
@@ -21,13 +28,25 @@ def make_inputs(count: int, events: int = 4) -> pl.DataFrame:
     rows = []
     for index in range(count):
         history = [
-            {"item_id": f"{index}-{place}", "title": f"day {place} {'night' if index % 2 else 'love'}", "year": 1990 + place,
-             "genres": ["Drama"], "event_time": start + dt.timedelta(days=place), "event_type": "rating",
-             "rating": 1.0 + (place + index) % 5, "duration_s": None, "completion": None}
+            {
+                "item_id": f"{index}-{place}",
+                "title": f"day {place} {'night' if index % 2 else 'love'}",
+                "year": 1990 + place,
+                "genres": ["Drama"],
+                "event_time": start + dt.timedelta(days=place),
+                "event_type": "rating",
+                "rating": 1.0 + (place + index) % 5,
+                "duration_s": None,
+                "completion": None,
+            }
             for place in range(events + index % 2)
         ]
         rows.append({"example_id": f"e{index}", "cutoff_time": start + dt.timedelta(days=90), "history": history})
-    columns = {"example_id": pl.String, "cutoff_time": pl.Datetime("us", "UTC"), "history": schema("examples")["history"]}
+    columns = {
+        "example_id": pl.String,
+        "cutoff_time": pl.Datetime("us", "UTC"),
+        "history": schema("examples")["history"],
+    }
     return pl.DataFrame(rows, schema=columns)
 
 
@@ -41,7 +60,9 @@ def pays_for_even_events(example_ids: Sequence[str], texts: Sequence[str]) -> li
     results = []
     for text in texts:
         parts = set(text.split("; ")) if text else set()
-        wrong = sum((any(part.startswith(f"day {place} ") and "(" not in part for part in parts)) != (place % 2 == 0)
-                    for place in range(4)) + sum("(" in part for part in parts)
+        wrong = sum(
+            (any(part.startswith(f"day {place} ") and "(" not in part for part in parts)) != (place % 2 == 0)
+            for place in range(4)
+        ) + sum("(" in part for part in parts)
         results.append(Scored(1 - wrong / 10, {"hit": float(wrong == 0), "wrong": float(wrong)}))
     return results

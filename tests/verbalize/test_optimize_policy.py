@@ -50,7 +50,9 @@ def test_gradient_equals_autograd_of_the_slow_version(verbalizer):
     gradients = []
     weight.requires_grad_(True)
     for rows in (policy.slot_logprobs(model, prompts, tokens)[0], slow_logprobs(model, prompts[0], tokens, 1.0)):
-        loss = (policy.action_logprobs(rows, actions) * torch.tensor([[1.0], [-0.5]])).sum() + policy.entropy(rows).sum()
+        loss = (policy.action_logprobs(rows, actions) * torch.tensor([[1.0], [-0.5]])).sum() + policy.entropy(
+            rows
+        ).sum()
         gradients.append(torch.autograd.grad(loss, weight)[0])
     weight.requires_grad_(False)
     assert gradients[1].norm() > 1e-3

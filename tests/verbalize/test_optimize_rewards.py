@@ -58,8 +58,11 @@ def test_squash_bounds_and_keeps_sign():
 
 def test_group_shares():
     shares = group_shares([1, 1, 0, 1, 2, 2], [0, 0, 0, 1, 1, 1], ["a", "a", "b", "c", "d", "d"], group_size=2)
-    assert shares == {"dead_groups": pytest.approx(2 / 3), "mixed_groups": pytest.approx(1 / 3),
-                      "distinct_texts": pytest.approx((0.5 + 1 + 0.5) / 3)}
+    assert shares == {
+        "dead_groups": pytest.approx(2 / 3),
+        "mixed_groups": pytest.approx(1 / 3),
+        "distinct_texts": pytest.approx((0.5 + 1 + 0.5) / 3),
+    }
 
 
 @pytest.mark.parametrize("change", [{"kind": "luck"}, {"alpha": 1.1}, {"slates": 0}, {"negatives_temperature": 0.0}])
@@ -83,24 +86,35 @@ class CountingRecommender:
 
     def score_texts(self, texts, candidate_lists):
         self.asked += list(zip(texts, map(list, candidate_lists), strict=True))
-        return [np.array([int(item) * (len(text) - 2) for item in items], dtype=float)
-                for text, items in zip(texts, candidate_lists, strict=True)]
+        return [
+            np.array([int(item) * (len(text) - 2) for item in items], dtype=float)
+            for text, items in zip(texts, candidate_lists, strict=True)
+        ]
 
     def rank(self, queries, slates):
         return CountingRecommender.score_texts(self, [query.text for query in queries], slates)
 
 
-SLATES = pl.DataFrame({
-    "example_id": ["a", "a", "b"], "slate_index": [0, 1, 0], "slate": [["1", "2", "3"], ["3", "4", "5"], ["7", "9"]],
-    "target_index": [2, 0, 1],
-}, schema_overrides={"slate_index": pl.Int32, "target_index": pl.Int32})
+SLATES = pl.DataFrame(
+    {
+        "example_id": ["a", "a", "b"],
+        "slate_index": [0, 1, 0],
+        "slate": [["1", "2", "3"], ["3", "4", "5"], ["7", "9"]],
+        "target_index": [2, 0, 1],
+    },
+    schema_overrides={"slate_index": pl.Int32, "target_index": pl.Int32},
+)
 
 
 def test_scorer_asks_once_per_pair_for_the_union_of_slates():
     recommender = CountingRecommender()
     scorer = RewardScorer(recommender, SLATES, ConfiguredReward(RewardConfig(kind="reciprocal_rank")))
     scored = scorer(["a", "b", "a", "a"], ["long", "x", "long", "x"])
-    assert recommender.asked == [("long", ["1", "2", "3", "4", "5"]), ("x", ["7", "9"]), ("x", ["1", "2", "3", "4", "5"])]
+    assert recommender.asked == [
+        ("long", ["1", "2", "3", "4", "5"]),
+        ("x", ["7", "9"]),
+        ("x", ["1", "2", "3", "4", "5"]),
+    ]
     assert [one.reward for one in scored] == pytest.approx([(1 + 1 / 3) / 2, 1 / 2, (1 + 1 / 3) / 2, (1 / 3 + 1) / 2])
     scorer(["a"], ["long"])
     assert len(recommender.asked) == 3

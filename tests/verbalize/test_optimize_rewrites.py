@@ -29,19 +29,39 @@ def test_three_steps_within_the_budget(tiny_model_dir, tmp_path):
     inputs = make_inputs(4, events=12)
     assert max(map(len, prompt_ids(rewrite_messages(inputs, REWRITE), lm.tokenizer))) > REWRITE.prompt_tokens
 
-    result = train_rewrites(lm, inputs, pays_for_length, CONFIG, tmp_path, card=CARD, rewrite=REWRITE, limits=FREE,
-                            lora=LoraSettings(rank=4), validation=Validation(make_inputs(2), pays_for_length))
+    result = train_rewrites(
+        lm,
+        inputs,
+        pays_for_length,
+        CONFIG,
+        tmp_path,
+        card=CARD,
+        rewrite=REWRITE,
+        limits=FREE,
+        lora=LoraSettings(rank=4),
+        validation=Validation(make_inputs(2), pays_for_length),
+    )
     assert result.steps == 3 and result.best_reward >= result.start_reward
     train = Curves(tmp_path / "curves.jsonl").of_kind("train")
     assert [record["step"] for record in train] == [1, 2, 3]
     assert all(1 <= record["completion_length"] <= REWRITE.max_new_tokens for record in train)
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists() and (tmp_path / "adapter" / "card.json").exists()
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists() and (
+        tmp_path / "adapter" / "card.json"
+    ).exists()
     rows = [json.loads(line) for line in (tmp_path / "rollouts" / "step-00000.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and {row["example_id"] for row in rows} <= set(inputs["example_id"])
-    again = train_rewrites(replace(lm, model=tiny_policy(tiny_model_dir).model), inputs,
-                           pays_for_length, CONFIG, tmp_path, card=CARD, rewrite=REWRITE, limits=FREE, lora=LoraSettings(rank=4))
+    again = train_rewrites(
+        replace(lm, model=tiny_policy(tiny_model_dir).model),
+        inputs,
+        pays_for_length,
+        CONFIG,
+        tmp_path,
+        card=CARD,
+        rewrite=REWRITE,
+        limits=FREE,
+        lora=LoraSettings(rank=4),
+    )
     assert again == result
-
 
 
 def test_completions_are_cleaned_as_at_evaluation():

@@ -31,13 +31,21 @@ from verbalize.verbalizers.actions import ActionConfig, action_prompts
 ACTIONS = ActionConfig(instruction="Choose.", show_age_in_prompt=False)
 LORA = LoraSettings(rank=8, alpha=16, mlp=True)
 FREE = LimitsConfig(max_kl=None, min_entropy=None, max_dead_groups=None)
-CONFIG = TrainConfig(steps=6, prompts_per_step=2, group_size=4, learning_rate=3e-3, save_every=2, eval_every=2, beta=0.05)
+CONFIG = TrainConfig(
+    steps=6, prompts_per_step=2, group_size=4, learning_rate=3e-3, save_every=2, eval_every=2, beta=0.05
+)
 
 
 def run(tiny_model_dir, folder, config=CONFIG, score=pays_for_even_events, **options):
     validation = Validation(make_inputs(3), pays_for_even_events)
     return train_actions(
-        tiny_policy(tiny_model_dir), make_inputs(5), score, config, folder, card=CARD, actions=ACTIONS,
+        tiny_policy(tiny_model_dir),
+        make_inputs(5),
+        score,
+        config,
+        folder,
+        card=CARD,
+        actions=ACTIONS,
         **({"limits": FREE, "validation": validation, "lora": LORA} | options),
     )
 
@@ -56,9 +64,12 @@ def trainer(tiny_model_dir, tmp_path):
     policy = ActionPolicyVerbalizer(replace(lm, model=model), ACTIONS)
     rows = [{"prompt": prompt, "example_id": "e"} for prompt in action_prompts(make_inputs(4), ACTIONS)]
     made = ActionGRPOTrainer(
-        model=model, reward_funcs=lambda completion_ids, **_: [float(ids[0] == ids[1]) for ids in completion_ids],
-        args=grpo_config(replace(CONFIG, beta=0.0), tmp_path, 5), train_dataset=Dataset.from_list(rows),
-        processing_class=lm.tokenizer, tokens=policy.tokens,
+        model=model,
+        reward_funcs=lambda completion_ids, **_: [float(ids[0] == ids[1]) for ids in completion_ids],
+        args=grpo_config(replace(CONFIG, beta=0.0), tmp_path, 5),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=lm.tokenizer,
+        tokens=policy.tokens,
     )
     made.policy = policy
     return made
@@ -105,6 +116,7 @@ def test_a_group_costs_one_forward_in_sampling_and_one_in_the_loss(trainer):
 
 def test_the_loss_is_alphabet_renormalised_everywhere(trainer):
     """TRL's stock log-probabilities are never computed: its fused output layer must not be called."""
+
     def refuse(*args, **kwargs):
         assert not kwargs.get("fused_lm_head"), "TRL recomputed logits over the vocabulary"
 
@@ -125,10 +137,16 @@ def test_dropout_is_refused(tiny_model_dir, tmp_path):
 def test_a_known_optimum_is_learned(tiny_model_dir, tmp_path):
     """Reward 1 for keeping exactly the even events, plain. Also: records, rollout tables, greedy validation."""
     seen = []
-    result = run(tiny_model_dir, tmp_path, replace(CONFIG, steps=20, prompts_per_step=4, group_size=8, eval_every=10,
-                                                   save_every=20, beta=0.0), on_step=seen.append)
+    result = run(
+        tiny_model_dir,
+        tmp_path,
+        replace(CONFIG, steps=20, prompts_per_step=4, group_size=8, eval_every=10, save_every=20, beta=0.0),
+        on_step=seen.append,
+    )
     train = [record for record in seen if record["kind"] == "train"]
-    assert np.mean([record["reward"] for record in train[-5:]]) > np.mean([record["reward"] for record in train[:3]]) + 0.1
+    assert (
+        np.mean([record["reward"] for record in train[-5:]]) > np.mean([record["reward"] for record in train[:3]]) + 0.1
+    )
     assert result.best_reward > result.start_reward + 0.1
     assert train[-1]["entropy"] < train[0]["entropy"]
     assert {"component.wrong", "groups.dead_groups", "groups.mixed_groups", "grad_norm", "seconds"} <= train[0].keys()
@@ -141,7 +159,7 @@ def test_a_known_optimum_is_learned(tiny_model_dir, tmp_path):
 
 def test_the_adapter_kept_is_the_best_on_validation(tiny_model_dir, tmp_path):
     result = run(tiny_model_dir, tmp_path)
-    judged = [record for record in Curves(tmp_path / "curves.jsonl").of_kind("validation")]
+    judged = Curves(tmp_path / "curves.jsonl").of_kind("validation")
     best = max(judged, key=lambda record: (record["reward"], -record["step"]))
     assert (result.best_step, result.best_reward) == (best["step"], best["reward"])
     lm = tiny_policy(tiny_model_dir)
@@ -161,7 +179,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_model_dir, tmp_path):
     script = (
         "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
         "import test_optimize_trainer as t\n"
-        "kill = lambda record: record['kind'] == 'train' and record['step'] == 5 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "kill = lambda r: r['kind'] == 'train' and r['step'] == 5 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "t.run(Path(sys.argv[1]), Path(sys.argv[2]), on_step=kill)\n"
     )
     command = [sys.executable, "-c", script, str(tiny_model_dir), str(broken), str(Path(__file__).parent)]
@@ -179,8 +197,10 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_model_dir, tmp_path):
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=0)
     for name, value in adapter_weights(broken).items():
         torch.testing.assert_close(value, adapter_weights(whole)[name], atol=1e-6, rtol=0)
-    curves = [[{k: v for k, v in record.items() if k != "seconds"} for record in Curves(folder / "curves.jsonl").records]
-              for folder in (whole, broken)]
+    curves = [
+        [{k: v for k, v in record.items() if k != "seconds"} for record in Curves(folder / "curves.jsonl").records]
+        for folder in (whole, broken)
+    ]
     assert curves[0] == curves[1]
     start = load_file(whole / "policies" / "step-00000.safetensors")
     assert any(not torch.equal(value, start[name]) for name, value in expected.items())
@@ -220,8 +240,17 @@ def test_the_reference_is_the_starting_policy_and_stays_put(tiny_model_dir, tmp_
             if "lora_B" in name:
                 parameter.fill_(0.05)  # a warm start
     warm = replace(lm, model=model)
-    train_actions(warm, make_inputs(5), pays_for_even_events, replace(CONFIG, steps=2, beta=0.5), tmp_path, card=CARD,
-                  actions=ACTIONS, lora=LORA, limits=FREE)
+    train_actions(
+        warm,
+        make_inputs(5),
+        pays_for_even_events,
+        replace(CONFIG, steps=2, beta=0.5),
+        tmp_path,
+        card=CARD,
+        actions=ACTIONS,
+        lora=LORA,
+        limits=FREE,
+    )
     records = Curves(tmp_path / "curves.jsonl").of_kind("train")
     assert records[0]["kl"] == pytest.approx(0, abs=1e-6)  # reference == the warm policy, not the bare base model
     assert records[1]["kl"] > 0
@@ -239,7 +268,9 @@ def test_a_loss_that_is_not_finite_aborts_with_the_batch(tiny_model_dir, tmp_pat
         return pays_for_even_events(ids, texts)
 
     with pytest.raises(InputError, match=r"loss nan at step 0.*aborted-step-0\.pt"):
-        train_actions(lm, make_inputs(5), breaks_the_policy, replace(CONFIG, beta=0.0), tmp_path, card=CARD, actions=ACTIONS)
+        train_actions(
+            lm, make_inputs(5), breaks_the_policy, replace(CONFIG, beta=0.0), tmp_path, card=CARD, actions=ACTIONS
+        )
     batch = torch.load(tmp_path / "aborted-step-0.pt", weights_only=False)
     assert {"prompt_ids", "completion_ids", "advantages"} <= batch[0].keys()
 
@@ -249,7 +280,7 @@ def test_a_gradient_that_is_not_finite_aborts(tiny_model_dir, tmp_path, trainer)
     finite.trainer = trainer
     parameter = next(value for name, value in trainer.model.named_parameters() if "lora_A" in name)
     parameter.grad = torch.full_like(parameter, float("inf"))
-    with pytest.raises(InputError, match="gradient of .*lora_A"):
+    with pytest.raises(InputError, match=r"gradient of .*lora_A"):
         finite.on_pre_optimizer_step(None, None, None, model=trainer.model)
 
 
@@ -290,8 +321,17 @@ def test_prompt_order_is_a_prefix_property():
     assert prompt_order(50, 50, 1) != prompt_order(50, 50, 2)
 
 
-@pytest.mark.parametrize("change", [{"group_size": 1}, {"steps": 0}, {"iterations": 4}, {"loss_type": "ppo"},
-                                    {"prompts_per_forward": 3}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"group_size": 1},
+        {"steps": 0},
+        {"iterations": 4},
+        {"loss_type": "ppo"},
+        {"prompts_per_forward": 3},
+        {"learning_rate": 0.0},
+    ],
+)
 def test_settings_refuse_what_cannot_work(change):
     with pytest.raises(InputError):
         replace(CONFIG, **change)

@@ -18,10 +18,14 @@ from verbalize.optimize.warm_start import choose_best, hard_targets, score_pool,
 from verbalize.verbalizers.actions import ActionConfig
 
 ACTIONS = ActionConfig(instruction="Choose.", show_age_in_prompt=False)
-POOL = pl.DataFrame({
-    "example_id": ["x"] * 3 + ["y"] * 3, "candidate": ["p", "q", "r"] * 2,
-    "margin": [0.1, 0.9, 0.9, 2.0, 1.0, -1.0], "reward": [0.1, 0.9, 0.9, 2.0, 1.0, -1.0],
-})
+POOL = pl.DataFrame(
+    {
+        "example_id": ["x"] * 3 + ["y"] * 3,
+        "candidate": ["p", "q", "r"] * 2,
+        "margin": [0.1, 0.9, 0.9, 2.0, 1.0, -1.0],
+        "reward": [0.1, 0.9, 0.9, 2.0, 1.0, -1.0],
+    }
+)
 CANDIDATES = {"p": [[0, 0], [3]], "q": [[2, 0], [2]], "r": [[3, 3], [1]]}
 
 

@@ -99,8 +99,8 @@ def test_it_paints_and_never_scrolls_sideways(
     chromium: str, report: str, tmp_path: Path, scheme: str, width: int
 ) -> None:
     page, picture = tmp_path / "report.html", tmp_path / "report.png"
-    width_of = "document.documentElement.scrollWidth - innerWidth"
-    probe = f"<script>addEventListener('load', () => {{ document.title = 'overflow ' + ({width_of}); }});</script></body>"
+    action = "document.title = 'overflow ' + (document.documentElement.scrollWidth - innerWidth);"
+    probe = f"<script>addEventListener('load', () => {{ {action} }});</script></body>"
     page.write_text(re.sub(r"<meta http-equiv=[^>]*>", "", report).replace("</body>", probe), encoding="utf-8")
     flags = [f"--window-size={width},1600", *(["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else [])]
     dom, _ = drive(chromium, page, "--dump-dom", *flags)

@@ -199,10 +199,15 @@ def test_curves_split_series_from_quantities() -> None:
     assert found["seed 0"]["kl"].to_list() == [0.1, 0.2]
 
 
-        def test_figures_place_values_and_leave_gaps_at_non_finite_ones() -> None: svg = interval_marks([Mark(0.5, 0.25,
-        0.75, label="half"), Mark(math.nan, 0, 1)], Scale(0.0, 1.0), reference=0.0) assert svg.count("<circle") == 1 and
-        'cx="50.00%"' in svg and 'x1="26.00%"' in svg and 'x2="74.00%"' in svg line = curves({"a": ([0, 1, 2, 3], [0.0,
-        math.nan, 1.0, 2.0])}, "kl") assert re.search(r'd="M[\d.]+ [\d.]+ M[\d.]+ [\d.]+ L', line) for numbers in ([],
-        [math.nan], [0.3], [0.0], [-1e-9, 1e9], [5.0, 5.0]): scale = scale_for(numbers) assert scale.low < scale.high
-        and all(scale.low - 1e-6 <= x <= scale.high + 1e-6 for x in numbers if math.isfinite(x)) assert "nan" not in
-        curves({"a": (list(range(len(numbers))), numbers)}, "x")
+def test_figures_place_values_and_leave_gaps_at_non_finite_ones() -> None:
+    marks = [Mark(0.5, 0.25, 0.75, label="half"), Mark(math.nan, 0, 1)]
+    svg = interval_marks(marks, Scale(0.0, 1.0), reference=0.0)
+    assert svg.count("<circle") == 1
+    assert all(text in svg for text in ('cx="50.00%"', 'x1="26.00%"', 'x2="74.00%"'))
+    line = curves({"a": ([0, 1, 2, 3], [0.0, math.nan, 1.0, 2.0])}, "kl")
+    assert re.search(r'd="M[\d.]+ [\d.]+ M[\d.]+ [\d.]+ L', line)
+    for numbers in ([], [math.nan], [0.3], [0.0], [-1e-9, 1e9], [5.0, 5.0]):
+        scale, finite = scale_for(numbers), [x for x in numbers if math.isfinite(x)]
+        assert scale.low < scale.high
+        assert all(scale.low - 1e-6 <= x <= scale.high + 1e-6 for x in finite)
+        assert "nan" not in curves({"a": (list(range(len(numbers))), numbers)}, "x")

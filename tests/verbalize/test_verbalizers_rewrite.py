@@ -63,12 +63,13 @@ def test_hostile_titles_give_no_special_tokens(tiny_lm: Any) -> None:
 
 
 def test_verbalizer_is_greedy_deterministic_and_batch_independent(tiny_lm: Any) -> None:
-    inputs = frame(HISTORY[:4], [], HISTORY[:1], HISTORY[:9])
-    verbalizer = RewriteVerbalizer(tiny_lm, CONFIG)
+    inputs = frame(HISTORY[:4], [], HISTORY[:1], HISTORY[:6])
+    config = dataclasses.replace(CONFIG, prompt_tokens=1000)
+    verbalizer = RewriteVerbalizer(tiny_lm, config)
     texts = verbalizer.verbalize(inputs)
     assert isinstance(verbalizer, Verbalizer) and len(texts) == 4 and texts[1] == ""
     assert verbalizer.counts["texts_cut"] <= 3 and verbalizer.counts["events_dropped"] == 0
-    single = RewriteVerbalizer(tiny_lm, dataclasses.replace(CONFIG, batch_size=1))
+    single = RewriteVerbalizer(tiny_lm, dataclasses.replace(config, batch_size=1))
     assert single.verbalize(inputs) == texts == verbalizer.verbalize(inputs)
 
 

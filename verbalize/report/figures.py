@@ -113,7 +113,8 @@ def axis(scale: Scale, reference: float | None = None, reference_label: str = ""
     if reference is not None and reference_label and scale.low <= reference <= scale.high:
         height = 30
         parts.append(
-            f'<text class="tick named" x="{scale.percent(reference)}" y="25" text-anchor="middle">{escape(reference_label)}</text>'
+            f'<text class="tick named" x="{scale.percent(reference)}" y="25" text-anchor="middle">'
+            f"{escape(reference_label)}</text>"
         )
     return Markup(_svg("mark axis", "100%", height, "scale", "".join(parts), hidden=True))
 
@@ -130,9 +131,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title:
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = (y - y_scale.low) / (y_scale.high - y_scale.low)
-        return left + (x - x_low) / (x_high - x_low) * (width - left - 8), height - bottom - share * (
-            height - bottom - top
-        )
+        across = (x - x_low) / (x_high - x_low)
+        return left + across * (width - left - 8), height - bottom - share * (height - bottom - top)
 
     parts = []
     step = nice_step(y_scale.high - y_scale.low)
@@ -140,7 +140,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title:
         y = place(x_low, y_scale.low + i * step)[1]
         parts.append(
             f'<line class="grid" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="tick" x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{short(y_scale.low + i * step)}</text>'
+            f'<text class="tick" x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{short(y_scale.low + i * step)}</text>"
         )
     parts.append(
         f'<text class="tick" x="{left}" y="{height - 6}">{short(x_low)}</text>'

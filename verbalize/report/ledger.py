@@ -84,7 +84,7 @@ def write_claim(
         direction=direction,
         criterion=criterion,
         artefact=place,
-        note=note if place or note else "",
+        note=note,
         **stamps,
         **_numbers(None if place is None else recompute_from(estimator, root / place)),
     )
@@ -116,8 +116,7 @@ def load_claim(path: Path) -> Claim:
 
 
 def load_claims(root: Path | str) -> dict[str, Claim]:
-    """All claims by id, sorted, from their single files. Raises InputError where a file's name is not its claim's id.
-    """
+    """All claims by id, sorted, from single files. Raises InputError where a file is not named after its claim."""
     claims = {}
     for path in sorted((Path(root) / CLAIMS).glob("*.json")):
         claim = load_claim(path)

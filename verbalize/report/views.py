@@ -66,8 +66,7 @@ def arm_rows(data: ReportData) -> dict[str, Any]:
 
 
 def comparison_rows(data: ReportData) -> dict[str, Any]:
-    """`comparisons` and `comparison_axis`; a relative comparison is drawn as one in its own row only, without a mark.
-    """
+    """`comparisons` and `comparison_axis`; a relative comparison has no mark: the scale is that of differences."""
     absolute = [s.comparison for s in data.comparisons if not s.comparison.relative]
     scale = scale_for([x for c in absolute for x in (c.value, c.low, c.high)])
     return {
@@ -114,9 +113,8 @@ def slice_views(data: ReportData) -> dict[str, Any]:
                 )
                 for r in rows.iter_rows(named=True)
             ]
-            levels.append(
-                {"name": level, "mark": interval_marks(marks, scale, rows["chance"][0]), "n": f"{rows['n'].max():,}"}
-            )
+            n = max(rows["n"].to_list())
+            levels.append({"name": level, "mark": interval_marks(marks, scale, rows["chance"][0]), "n": f"{n:,}"})
         views.append({"name": name.capitalize(), "levels": levels, "axis": axis(scale, part["chance"][0], "chance")})
     return {"slices": views, "slice_series": [f"{v} × {r}" if r else v for v, r in arms]}
 

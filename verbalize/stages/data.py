@@ -7,14 +7,15 @@ from typing import Any
 import polars as pl
 
 from recsys.errors import InputError
+from recsys.logs.engaged import EngagedConfig
 from recsys.logs.events import canonicalise
 from recsys.logs.examples import build_examples
 from recsys.logs.slates import draw_slates
 from recsys.logs.sources import SourceConfig, open_source
 from recsys.logs.tables import Log
 from recsys.seeding import unit_hash
-from recsys.storage import file_hash, read_parquet, write_parquet
-from verbalize.config import plain
+from recsys.storage import file_hash, read_json, read_parquet, write_json, write_parquet
+from verbalize.config import build, plain
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 
@@ -44,12 +45,15 @@ def run_logs(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     log = canonicalise(open_source(resolved_source(recipe)))
     write_parquet(log.events, context.folder / "events.parquet")
     write_parquet(log.items, context.folder / "items.parquet")
+    write_json(plain(log.engaged), context.folder / "engaged.json")
     return log.counts
 
 
 def load_log(folder: Path) -> Log:
     """The canonical log a logs stage wrote."""
-    return Log(read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet"))
+    rule = read_json(folder / "engaged.json")
+    engaged = build(EngagedConfig, rule) if rule else None
+    return Log(read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet"), engaged=engaged)
 
 
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
@@ -92,11 +96,20 @@ def in_hash_order(examples: pl.DataFrame, count: int | None, purpose: str) -> pl
     return ordered if count is None else ordered.head(count)
 
 
+def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
+    """Training examples of the pool, the warm start and reinforcement learning: whole users in the order of their hashes, at most
+    `sample.train_per_user` examples of each, so that few examples still hold many users and each user can be halved."""
+    examples = load_examples(folder, "train")
+    if recipe.sample.train is None:
+        return examples
+    capped = examples.filter(pl.int_range(pl.len()).over("user_id") < recipe.sample.train_per_user)
+    users = sorted(capped["user_id"].unique(), key=lambda user: unit_hash("training users", user))
+    place = {user: number for number, user in enumerate(users)}
+    order = capped["user_id"].replace_strict(place, return_dtype=pl.Int64)
+    return capped.with_columns(_order=order).sort("_order", maintain_order=True).drop("_order").head(recipe.sample.train)
+
+
 def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:
     """The redrawn slates of these examples."""
     return read_parquet(folder / "slates.parquet").join(examples.select("example_id"), on="example_id", how="semi")
 
-
-def source_note(recipe: Recipe) -> dict[str, Any]:
-    """Where the data came from, for model cards and reports."""
-    return {"source": plain(recipe.source), "licence": recipe.licence}

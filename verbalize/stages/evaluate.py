@@ -27,7 +27,7 @@ Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one t
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes decisions, verbalizations, margins (before and after training) and plan.json (what was decided before looking)."""
-    selection, report = data.validation_samples(recipe, context.inputs["examples"])
+    _, report = data.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
     examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
     slates = None if testing else data.load_slates(context.inputs["examples"], examples)
@@ -81,7 +81,8 @@ def learned_texts(recipe: Recipe, context: Context, lm: Any, frames: Mapping[str
         path = context.folder / "parts" / f"texts-{name}-{seed}.json"
         if not path.exists():
             verbalizer = make()
-            write_json({key: verbalizer.verbalize(verbalizer_inputs(frame)) for key, frame in frames.items()}, path)
+            wanted = {key: frame for key, frame in frames.items() if name != START or key == "report"}
+            write_json({key: verbalizer.verbalize(verbalizer_inputs(frame)) for key, frame in wanted.items()}, path)
         written = read_json(path)
         if name == START:
             start = written
@@ -92,15 +93,22 @@ def learned_texts(recipe: Recipe, context: Context, lm: Any, frames: Mapping[str
 
 
 def rank(context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
-    """Decisions of every arm, resumable, with progress."""
+    """Decisions of every arm, resumable, with progress. Arms that wrote the same texts throughout are ranked once."""
     done, parts = 0, []
     total = len(texts) * len(examples)
+    ranked: dict[tuple[str, ...], pl.DataFrame] = {}
     for (name, seed), written in texts.items():
+        if (same := ranked.get(tuple(written))) is not None:
+            parts.append(same.with_columns(verbalizer=pl.lit(name), seed=pl.lit(seed, pl.Int64)))
+            done += len(examples)
+            continue
+
         def tell(count: int, _: int, name: str = name, before: int = done) -> None:
             context.progress.step("evaluate", before + count, total, f"{name} × {recommender.name}")
 
         parts.append(decide_in_chunks(recommender, examples, written, verbalizer=name, seed=seed, slates=slates, chunk_size=32,
                                       folder=folder / f"{name}-{seed}", progress=tell))
+        ranked[tuple(written)] = parts[-1]
         done += len(examples)
     return pl.concat(parts)
 

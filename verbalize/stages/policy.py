@@ -21,6 +21,8 @@ from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
 
 START = "before_training"
+PROMPTS_PER_FORWARD = 4
+"""Without gradients memory is no concern, and a few prompts together use the cores better than one."""
 
 
 def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -62,7 +64,7 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     from verbalize.optimize.training import Validation
 
     recommender = open_recommender(recipe, context.inputs)
-    examples = data.load_examples(context.inputs["examples"], "train", recipe.sample.train)
+    examples = data.training_sample(recipe, context.inputs["examples"])
     selection, _ = data.validation_samples(recipe, context.inputs["examples"])
     score = reward_scorer(recipe, context, recommender, examples)
     validation = Validation(verbalizer_inputs(selection), reward_scorer(recipe, context, recommender, selection))
@@ -116,7 +118,8 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str) -> Verbal
     lm = load_language_model(recipe.policy.model, adapter=adapter)
     if recipe.policy.kind == "rewrite":
         return RewriteVerbalizer(lm, recipe.policy.rewrite)
-    return ActionPolicyVerbalizer(lm, recipe.policy.actions, name=name, prompt_budget=recipe.train.prompt_budget)
+    return ActionPolicyVerbalizer(lm, recipe.policy.actions, name=name, prompt_budget=recipe.train.prompt_budget,
+                                  prompts_per_forward=PROMPTS_PER_FORWARD)
 
 
 def card_of(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:

@@ -23,7 +23,7 @@ HEADROOM_METRIC = "mrr"
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes pool.parquet (decisions of every candidate, M slates) and returns the cross-fitted headroom on training users."""
     recommender = open_recommender(recipe, context.inputs)
-    examples = data.load_examples(context.inputs["examples"], "train", recipe.sample.train)
+    examples = data.training_sample(recipe, context.inputs["examples"])
     slates = data.load_slates(context.inputs["examples"], examples)
     inputs = verbalizer_inputs(examples)
     actions = candidate_actions(inputs, recipe.policy.actions, recipe.examples.seed)
@@ -35,10 +35,16 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         context.progress.step("pool", number + 1, len(actions), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    found = pool_headroom(decisions, recommender.name, choose_by=HEADROOM_METRIC, shrinkage=5.0, resamples=1000)
     return {"examples": len(examples), "users": examples["user_id"].n_unique(), "candidates": list(CANDIDATES),
-            "headroom_recall_at_1": {"value": found.value, "low": found.low, "high": found.high, "chosen": found.chosen,
-                                     "constant": found.constant, "naive_example_oracle": found.naive_example_oracle}}
+            "headroom_recall_at_1": headroom(decisions, recommender.name)}
+
+
+def headroom(decisions: pl.DataFrame, recommender: str) -> dict[str, float] | None:
+    """What choosing a candidate per user gains over the best constant choice; None where fewer than two users can be halved."""
+    if decisions.group_by("user_id").agg(pl.col("example_id").n_unique()).filter(pl.col("example_id") > 1).height < 2:
+        return None
+    found = pool_headroom(decisions, recommender, choose_by=HEADROOM_METRIC, shrinkage=5.0, resamples=1000)
+    return {name: getattr(found, name) for name in ("value", "low", "high", "chosen", "constant", "naive_example_oracle")}
 
 
 def rewarded_pool(recipe: Recipe, context: Context) -> pl.DataFrame:

@@ -92,6 +92,9 @@ def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool =
     config: LanguageRecommenderConfig = recipe.recommender
     if trained and "recommender" in inputs:
         config = replace(config, adapter=str(inputs["recommender"] / ADAPTER))
+    if config.cache is None:
+        # Unconditional probabilities of the catalogue: the same in every stage and run, so kept beside the stages' folders.
+        config = replace(config, cache=str(inputs["logs"].parents[1] / "scores.sqlite"))
     items = read_parquet(inputs["logs"] / "items.parquet")
     recommender = build_language_recommender(config, render_candidates(items, recipe.candidates))
     if trained and "recommender" in inputs:

@@ -141,7 +141,8 @@ def notes(recipe: Recipe, context: Context, decisions: pl.DataFrame, roles: Mapp
     lines.append("Distinct texts among the learned arm's: " + ", ".join(f"seed {seed} {share:.0%}" for seed, share in distinct.items()) + ".")
     if "pool" in context.inputs:
         room = read_json(context.inputs["pool"] / "done.json")["facts"]["headroom_recall_at_1"]
-        lines.append(f"Headroom of the pool on training users, cross-fitted: {room['value']:+.3f} [{room['low']:+.3f}, {room['high']:+.3f}] over its "
+        lines.append("Headroom of the pool: not measurable, fewer than two training users have two examples." if room is None else
+                     f"Headroom of the pool on training users, cross-fitted: {room['value']:+.3f} [{room['low']:+.3f}, {room['high']:+.3f}] over its "
                      f"best constant choice ({room['constant']:.3f}); an oracle that sees the outcome would reach {room['naive_example_oracle']:.3f}.")
     stops = {seed: one["stop_reason"] for seed, one in read_json(context.inputs["train"] / "done.json")["facts"]["seeds"].items()}
     lines += [f"Seed {seed} stopped early: {reason}" for seed, reason in stops.items() if reason]

@@ -56,20 +56,24 @@ history without any genre keeps everything. random_half and random_half_metadata
 
 def events_frame(inputs: pl.DataFrame, config: ActionConfig, seed: int) -> pl.DataFrame:
     """One row per shown event: row, place (0 oldest), length, liked, in_top_genre, seeded draw in [0, 1)."""
-    history = shown_history(config)
+    history = pl.col("history")
     lengths = history_lengths(inputs, config)
     draws = [
         rng(seed, "action-pool", key).random(n).tolist() for key, n in zip(inputs["example_id"], lengths, strict=True)
     ]
     top_genre = expressions.genre_counts(history, 1).list.first().struct[0]
-    per_event = guard_inputs(inputs).select(
-        row=pl.int_range(pl.len()),
-        history=history,
-        place=pl.int_ranges(0, history.list.len()),
-        length=history.list.len().cast(pl.Int64),
-        mean_rating=history.list.eval(expressions.field("rating")).list.mean(),
-        top_genre=top_genre,
-        draw=pl.Series("draw", draws, dtype=pl.List(pl.Float64)),
+    per_event = (
+        guard_inputs(inputs)
+        .with_columns(history=shown_history(config))
+        .select(
+            row=pl.int_range(pl.len()),
+            history="history",
+            place=pl.int_ranges(0, history.list.len()),
+            length=history.list.len().cast(pl.Int64),
+            mean_rating=history.list.eval(expressions.field("rating")).list.mean(),
+            top_genre=top_genre,
+            draw=pl.Series("draw", draws, dtype=pl.List(pl.Float64)),
+        )
     )
     return (
         per_event.filter(pl.col("length") > 0)

@@ -100,7 +100,8 @@ def action_prompts(inputs: pl.DataFrame, config: ActionConfig) -> list[str]:
     event. The age of an event needs `cutoff_time`; both are known before the target. An empty history gives the
     instruction and the profile of nothing.
     """
-    history = shown_history(config)
+    inputs = guard_inputs(inputs).with_columns(history=shown_history(config))
+    history = pl.col("history")
     titled = history.list.eval(expressions.event_title_with_metadata(config.metadata_fields))
     parts = [pl.col("titled")]
     if config.show_age_in_prompt:
@@ -111,8 +112,7 @@ def action_prompts(inputs: pl.DataFrame, config: ActionConfig) -> list[str]:
         percent = (pl.col("completion") * 100).round(0).cast(pl.Int32).cast(pl.String)
         parts.append(pl.coalesce(rated, pl.concat_str(pl.lit("watched "), percent, pl.lit("%"))))
     lines = (
-        guard_inputs(inputs)
-        .select("cutoff_time", row=pl.int_range(pl.len()), history=history, titled=titled)
+        inputs.select("cutoff_time", "history", row=pl.int_range(pl.len()), titled=titled)
         .explode("history", "titled")
         .unnest("history")
         .filter(pl.col("titled").is_not_null())
@@ -143,12 +143,16 @@ def execute(inputs: pl.DataFrame, actions: Sequence[Sequence[int]], config: Acti
     ['Heat (1995; Action); Alien']
     """
     check_actions(inputs, actions, config)
-    history = shown_history(config)
-    texts = guard_inputs(inputs).select(
-        row=pl.int_range(pl.len()),
-        action=pl.Series("action", [list(row) for row in actions], dtype=pl.List(pl.Int8)),
-        plain=history.list.eval(expressions.field("title")),
-        metadata=history.list.eval(expressions.event_title_with_metadata(config.metadata_fields)),
+    history = pl.col("history")
+    texts = (
+        guard_inputs(inputs)
+        .with_columns(history=shown_history(config))
+        .select(
+            row=pl.int_range(pl.len()),
+            action=pl.Series("action", [list(row) for row in actions], dtype=pl.List(pl.Int8)),
+            plain=history.list.eval(expressions.field("title")),
+            metadata=history.list.eval(expressions.event_title_with_metadata(config.metadata_fields)),
+        )
     )
     kept = (
         texts.explode("action", "plain", "metadata")

@@ -33,7 +33,8 @@ def sanitise_text(text: pl.Expr) -> pl.Expr:
     >>> frame.select(sanitise_text(pl.col("title"))).to_series().to_list()
     ['Heat [1995, Drama] -› ‹|im_start|›', None]
     """
-    safe = (
+    # One chain without reuse: inside list.eval a sub-expression named twice is computed twice.
+    return (
         text.str.normalize("NFC")
         .str.replace_all(r"[\p{C}\p{Z}]+", " ")
         .str.replace_all(r"\s+", " ")
@@ -44,21 +45,19 @@ def sanitise_text(text: pl.Expr) -> pl.Expr:
         .str.replace_all(")", "]", literal=True)
         .str.replace_all(r"\[(/?\p{Lu}[\p{Lu}_]*\])", "[ ${1}")
         .str.strip_chars(" ")
+        .str.replace(rf"^(.{{{MAX_CHARS - 1}}}).{{2,}}$", "${1}…")
     )
-    shortened = pl.concat_str(safe.str.slice(0, MAX_CHARS - 1).str.strip_chars_end(" "), pl.lit("…"))
-    return pl.when(safe.str.len_chars() > MAX_CHARS).then(shortened).otherwise(safe)
 
 
 def sanitise_title(title: pl.Expr) -> pl.Expr:
     """`sanitise_text`, with `Untitled` for what is null or has nothing left. Never null, never empty."""
-    safe = sanitise_text(title)
-    return pl.when(safe.str.len_chars() > 0).then(safe).otherwise(pl.lit(UNTITLED))
+    return sanitise_text(title).fill_null(UNTITLED).str.replace(r"^$", UNTITLED)
 
 
 def sanitise_genres(genres: pl.Expr) -> pl.Expr:
     """A List(String) expression of genres made safe: no comma inside, no empty ones, no repeats; order kept."""
     safe = sanitise_text(pl.element()).str.replace_all(r" *, *", "/").str.strip_chars("/ ")
-    return genres.list.eval(safe.filter(safe.str.len_chars() > 0)).list.unique(maintain_order=True)
+    return genres.list.eval(safe).list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
 
 
 def sanitise_history(history: pl.Expr) -> pl.Expr:

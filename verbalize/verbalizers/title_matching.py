@@ -7,9 +7,9 @@ without overlap. What counts as delimited depends on how easily a title is an or
 - one word ("Seven", "It"): besides, it is quoted or emphasised, or is followed by a year in brackets, or fills an
   item of a list: a text or line edge, `;`, `,`, `:`, a bullet or a number before it, and `;`, `,`, a bracket, a text
   or line edge after it (a full stop before that edge is allowed);
-- one word that is also a genre, weekday, month or kind of event ("Action", "Sunday"): it is followed by a year in
-  brackets, or fills an item between text or line edges and `;` (commas and quotes are how genres and log fields are
-  written).
+- one word that is also a number, genre, weekday, month or kind of event ("1984", "Action", "Sunday"): it is
+  followed by a year in brackets, or fills an item between text or line edges and `;` (commas and quotes are how genres
+  and log fields are written).
 
 A title with its article at the end ("Rock, The") is also recognised with it in front, and the other way round. Titles
 without any letter or digit are not looked for. A one-word title as an ordinary word between commas ("It, then, ...")
@@ -94,7 +94,7 @@ class TitleIndex:
             return True
         if _YEAR_AFTER.match(after):
             return True
-        if words[0].casefold() in self._common:
+        if words[0].casefold() in self._common or words[0].isdigit():
             return bool(_HARD_BEFORE.search(before) and _HARD_AFTER.match(after))
         if any(before.endswith(left) and after.startswith(right) for left, right in _QUOTED):
             return True

@@ -15,8 +15,9 @@ __all__ = ["RawLog", "SourceConfig", "open_source"]
 class SourceConfig:
     """Where the log comes from.
 
-    `kind` is `movielens` (RecBole's or GroupLens' files, recognised by name) or `table` (any CSV, Parquet or JSON lines through a
-    mapping). `path` is a folder or a file. `mapping` names a YAML file; `inline` holds the same content written in the recipe.
+    `kind` is `movielens` (RecBole's or GroupLens' files, recognised by name) or `table` (any CSV, Parquet or JSON lines
+    through a mapping). `path` is a folder or a file. `mapping` names a YAML file; `inline` holds the same content
+    written in the recipe.
     """
 
     kind: str = "movielens"

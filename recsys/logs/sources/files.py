@@ -30,7 +30,8 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class FileConfig:
-    """How to open one file. `header` names the columns of a file that has no header row; `format` is guessed from the suffix."""
+    """How to open one file. `header` names the columns of a file that has no header row; `format` is guessed from the
+    suffix."""
 
     file: str
     format: str = ""
@@ -40,7 +41,8 @@ class FileConfig:
 
 
 def scan(config: FileConfig, root: Path) -> pl.LazyFrame:
-    """The file as a lazy frame. Raises InputError (absent, unknown format), CorruptFileError (unreadable, ragged, wrong encoding)."""
+    """The file as a lazy frame. Raises InputError (absent, unknown format), CorruptFileError (unreadable, ragged, wrong
+    encoding)."""
     path = root / config.file if config.file else root
     if not path.is_file():
         present = (

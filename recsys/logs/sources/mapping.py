@@ -1,4 +1,5 @@
-"""A mapping file: which of a table's columns are which of ours, in which units. Strict: an unknown key names its nearest neighbour.
+"""A mapping file: which of a table's columns are which of ours, in which units. Strict: an unknown key names its
+nearest neighbour.
 
 events:                                   # one table of interactions
   file: ratings.dat                       # relative to the source's `path` (leave out when `path` is the file itself)
@@ -9,8 +10,8 @@ events:                                   # one table of interactions
     item_id: item
     rating: {from: rating, scale: [0, 10]}      # values outside the scale are refused
     event_time: {from: time, unit: s}           # s, ms, us, ns, or iso (with `zone` where the text has no offset)
-  event_type: rating                            # a constant, or columns.event_type: {from: kind, values: {p: play, x: null}}
-items: {...}                              # the catalogue; leave out when the events carry title, year and genres themselves
+  event_type: rating                    # a constant, or columns.event_type: {from: kind, values: {p: play, x: null}}
+items: {...}                              # the catalogue; leave out when the events carry title and year
 engaged: {rating_at_least: 7}             # what counts as an engaged target, unless the recipe says otherwise
 """
 
@@ -66,7 +67,8 @@ class LogMapping:
 
 
 def load_mapping(source: Path | str | Mapping[str, Any]) -> LogMapping:
-    """Parse a mapping from a YAML file or from its content. Raises InputError naming the key, the rule and the nearest known key."""
+    """Parse a mapping from a YAML file or from its content. Raises InputError naming the key, the rule and the nearest
+    known key."""
     if isinstance(source, Mapping):
         return _mapping(source)
     path = Path(source)

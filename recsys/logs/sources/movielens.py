@@ -1,7 +1,8 @@
-"""MovieLens in the layouts it circulates in: RecBole's atomic files, GroupLens' 100k, 1M and newer CSV sets, each as a table mapping.
+"""MovieLens in the layouts it circulates in: RecBole's atomic files, GroupLens' 100k, 1M and newer CSV sets, each as a
+table mapping.
 
-Titles are put back into reading order ("Matrix, The (1999)" is "The Matrix" of 1999); the placeholders that the sets use for an
-unknown title or genre become missing. An engaged target is a rating of at least 4 of 5.
+Titles are put back into reading order ("Matrix, The (1999)" is "The Matrix" of 1999); the placeholders that the sets
+use for an unknown title or genre become missing. An engaged target is a rating of at least 4 of 5.
 """
 
 import dataclasses
@@ -43,7 +44,8 @@ _U_ITEM = FileConfig("u.item", "csv", "|", ("item", "title", "date", "video", "u
 
 
 def read(path: Path | str) -> RawLog:
-    """The MovieLens log in a folder (or beside a file), whichever known layout it holds. Raises InputError when it holds none."""
+    """The MovieLens log in a folder (or beside a file), whichever known layout it holds. Raises InputError when it
+    holds none."""
     folder = Path(path)
     folder = folder.parent if folder.is_file() else folder
     names = {entry.name for entry in folder.iterdir()}
@@ -64,7 +66,7 @@ def read(path: Path | str) -> RawLog:
     raise InputError(
         f"folder {folder} with {sorted(names)[:12]}",
         "holds no MovieLens layout",
-        "expected *.inter with *.item, ratings.csv with movies.csv, ratings.dat with movies.dat, or u.data with u.item; "
+        "expected *.inter with *.item, ratings.csv with movies.csv, ratings.dat with movies.dat, u.data with u.item; "
         "other logs are read with source.kind: table",
     )
 

@@ -1,6 +1,8 @@
-"""Any CSV, Parquet or JSON-lines log through a mapping (see `mapping`). Values that do not fit what the mapping declares are refused.
+"""Any CSV, Parquet or JSON-lines log through a mapping (see `mapping`). Values that do not fit what the mapping
+declares are refused.
 
-Times are checked against the years a log can come from, because seconds and milliseconds look alike until they are dates.
+Times are checked against the years a log can come from, because seconds and milliseconds look alike until they are
+dates.
 """
 
 import datetime as dt
@@ -30,7 +32,8 @@ EARLIEST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)
 def read(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> RawLog:
     """Read the log under `path` (folder, or the file itself) as `mapping` describes it.
 
-    Raises InputError for missing columns, values that are not what the mapping declares, and times outside 1990 .. tomorrow.
+    Raises InputError for missing columns, values that are not what the mapping declares, and times outside 1990 ..
+    tomorrow.
     """
     rules = load_mapping(mapping)
     root = Path(path)
