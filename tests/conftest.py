@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "the a film this viewer enjoys next watched drama comedy action story of and in night day love war man woman".split()
+CORPUS = "the a film this viewer enjoys next watched drama comedy action story of and in night day love war man woman"
 
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer Llama with grouped-query attention and a byte-level BPE tokenizer, random weights, saved as a checkpoint."""
+    """A two-layer Llama with grouped-query attention, random weights, a byte-level BPE tokenizer: as a checkpoint."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -18,7 +18,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     corpus = [
-        " ".join(WORDS),
+        CORPUS,
         " A B C D E F G H I J -> -> -> 1 2 3 4 5 6 7 8 9 0",
         "\n1. Title (1995; Drama, Comedy) ->\n",
     ] * 4

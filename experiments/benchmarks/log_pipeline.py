@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+RESULTS = Path(__file__).parents[1] / "results"
 TARGETS_PER_USER, HISTORY_MIN, HISTORY_MAX, ENGAGED = 4, 5, 50, 4.0
 SHARES, UNTIL = (0.3, 0.1, 0.6), ("2023-07-01", "2023-09-01")
 KEPT = ["user_id", "item_id", "event_time", "split", "is_discovery", "past", "popularity"]
@@ -289,12 +290,14 @@ def table_digest(table: pl.DataFrame) -> str:
 def main() -> None:
     from recsys.storage import write_json
     from verbalize.report.artefacts import timings_table, write_artefact
+    from verbalize.report.claims import Estimator, format_claim
+    from verbalize.report.ledger import assemble, write_claim
     from verbalize.report.provenance import hardware, versions
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--arm", choices=list(ARMS), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -338,8 +341,24 @@ def main() -> None:
         },
         arguments.out / "log_pipeline.json",
     )
-    write_artefact(timings_table(seconds), arguments.out / "artefacts" / "log_pipeline.csv")
+    artefact = arguments.out / "artefacts" / "log_pipeline.csv"
+    write_artefact(timings_table(seconds), artefact)
     sys.stdout.write(f"pandas / polars: {ratio:.2f}\n")
+    if arguments.out == RESULTS:
+        root = Path(__file__).parents[2]
+        claim = write_claim(
+            root,
+            "bench.log_pipeline_vs_pandas",
+            f"Log to histories, splits and popularity snapshots, {arguments.events:,} events: time of pandas over ours",
+            unit="ratio",
+            estimator=Estimator("ratio_of_times", {"slow": "pandas", "fast": "polars"}),
+            artefact=artefact,
+            command=f"python experiments/benchmarks/log_pipeline.py --events {arguments.events}",
+            target=2.0,
+            criterion="value",
+        )
+        assemble(root)
+        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ class LikelihoodRecommender:
     def _conditional(self, wanted: dict[str, list[str]], names: dict[str, str]) -> dict[str, dict[str, float]]:
         """log p(c | frame(text)) for every text and its candidates.
 
-        Never cached: what a cache happens to hold would change how requests are batched, and with it the last bits of the
-        scores, so that a resumed evaluation would differ from an uninterrupted one.
+        Never cached: what a cache happens to hold would change how requests are batched, and with it the last bits of
+        the scores, so that a resumed evaluation would differ from an uninterrupted one.
         """
         prefixes = encode_texts(self.lm.tokenizer, [self.frame(text) for text in wanted])
         for text, prefix in zip(wanted, prefixes, strict=True):
@@ -131,6 +131,8 @@ class LikelihoodRecommender:
                 for key, value in zip(keys, known, strict=True):
                     self.cache.put(key, value)
             self._prior.update(zip(group, known, strict=True))
+        if groups:
+            self.cache.flush()
 
     def _sums(self, requests: list[PackedRequest]) -> list[list[float]]:
         with torch.inference_mode():

@@ -1,6 +1,7 @@
 """Language-model recommenders: the ratio against its definition, order, hostile titles, caching, parsing."""
 
 import math
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -197,21 +198,57 @@ def test_the_slates_hash_sees_order_text_and_membership_but_not_row_order() -> N
         slates_hash(frame, {"1": "x"})
 
 
-@pytest.mark.parametrize("mode", ["likelihood", "listwise"])
-def test_stored_scores_are_used_and_survive_the_process(
-    lm: LanguageModel, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(tmp_path / "scores.sqlite")
-    first = build(lm, mode, cache=path)
-    expected = first.rank([Query("e", TEXT)], [["1", "2"]])[0]
+def stored_and_spied(
+    lm: LanguageModel, mode: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[float], Recommender, list[list[int]]]:
+    """Scores of a first process, a second recommender on its cache, and the prefixes that the second one computes."""
+    first = build(lm, mode, cache=str(path))
+    expected = first.rank([Query("e", TEXT)], [["1", "2"]])[0].tolist()
     first.cache.close()  # type: ignore[attr-defined]
     module = sys.modules[f"recsys.recommenders.{mode}"]
-    monkeypatch.setattr(
-        module, "packed_logprobs", lambda model, requests, budget: pytest.fail("computed again") if requests else []
-    )
-    second = build(lm, mode, cache=path)
-    assert second.rank([Query("e", TEXT)], [["2", "1"]])[0].tolist() == expected[::-1].tolist()
-    assert second.cache.misses == 0  # type: ignore[attr-defined]
+    compute, prefixes = module.packed_logprobs, []
+
+    def spy(model: object, requests: list, budget: int) -> list:
+        prefixes.extend(list(request.prefix) for request in requests)
+        return compute(model, requests, budget)
+
+    monkeypatch.setattr(module, "packed_logprobs", spy)
+    return expected, build(lm, mode, cache=str(path)), prefixes
+
+
+def test_stored_listwise_scores_are_used_and_survive_the_process(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, second, prefixes = stored_and_spied(lm, "listwise", tmp_path / "scores.sqlite", monkeypatch)
+    assert second.rank([Query("e", TEXT)], [["2", "1"]])[0].tolist() == expected[::-1]
+    assert prefixes == [] and second.cache.misses == 0  # type: ignore[attr-defined]
+
+
+def test_stored_unconditional_probabilities_are_used_and_survive_the_process(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What depends on a text is computed again each time, by design; what every text shares never is."""
+    expected, second, prefixes = stored_and_spied(lm, "likelihood", tmp_path / "scores.sqlite", monkeypatch)
+    assert second.rank([Query("e", TEXT)], [["1", "2"]])[0].tolist() == expected
+    cue = LanguageRecommenderConfig().cue
+    assert prefixes == [encode_text(lm.tokenizer, f"{TEXT}\n{cue}")]
+    assert second.cache.misses == 0 and second.cache.hits == len(TITLES)  # type: ignore[attr-defined]
+    fresh = build(lm)
+    assert fresh.rank([Query("e", TEXT)], [["1", "2"]])[0].tolist() == expected
+    assert encode_text(lm.tokenizer, cue) in prefixes  # without a cache it is computed
+
+
+def test_a_stored_unconditional_probability_is_read_not_recomputed(lm: LanguageModel, tmp_path: Path) -> None:
+    """A score moves by exactly what was stored for its candidate, so the file is what is read."""
+    path = str(tmp_path / "scores.sqlite")
+    first = build(lm, cache=path)
+    expected = first.rank([Query("e", TEXT)], [["1", "2"]])[0]
+    first.cache.close()  # type: ignore[attr-defined]
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM scores").fetchone() == (len(TITLES),)
+        database.execute("UPDATE scores SET value = value - 1")
+    moved = build(lm, cache=path).rank([Query("e", TEXT)], [["1", "2"]])[0]
+    assert moved == pytest.approx(expected + 1, abs=1e-9)
 
 
 def test_the_cache_keeps_first_values_and_refuses_other_files(tmp_path: Path) -> None:

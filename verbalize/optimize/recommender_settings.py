@@ -11,18 +11,19 @@ class RecommenderTrainingConfig:
     """Cross-entropy over the slate, on texts of every style in equal shares.
 
     The texts decide whom the recommender favours: trained on one template it prefers that template. Here each training
-    example shows a text drawn from `templates` and from random keep/drop x metadata actions, so that no arm is privileged.
+    example shows a text drawn from `templates` or from random keep/drop x metadata actions: no arm is privileged.
     """
 
     templates: tuple[str, ...] = ("titles", "titles_metadata", "concatenation")
     random_actions: float = 0.5
     """Share of examples whose text comes from random actions instead of a template."""
     examples: int = 600
-    """Slates seen in all; beyond the training examples at hand they come round again with redrawn negatives and texts."""
+    """Slates seen in all; beyond the training examples at hand these come round again, negatives and texts redrawn."""
     accumulation: int = 8
     learning_rate: float = 3e-4
     score_scale: float = 0.15
-    """Multiplies summed log-probability ratios before the softmax: at 1 they span tens of nats and training diverges."""
+    """Multiplies summed log-probability ratios before the softmax: at 1 they span tens of nats, and training
+    diverges."""
     max_grad_norm: float = 1.0
     lora: LoraSettings = field(default_factory=LoraSettings)
     seed: int = 0

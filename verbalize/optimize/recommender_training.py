@@ -1,18 +1,19 @@
 """Training the recommender: cross-entropy over the slate, the strong simple baseline of the paper's second stage.
 
-The score is the one used at test time, log p(c | frame(text)) - log p(c | frame("")), both terms with gradient (the second is
-not a constant: its adapter is the same). The softmax runs over scale x score. One example is two packed requests in one batch.
-An untrained small recommender barely reads a history; a verbalizer trained against it learns its noise. This stage is what
-gives the reward something to measure.
+The score is the one used at test time, log p(c | frame(text)) - log p(c | frame("")), both terms with gradient (the
+second is not a constant: its adapter is the same). The softmax runs over scale x score. One example is two packed
+requests in one batch. An untrained small recommender barely reads a history; a verbalizer trained against it learns
+its noise. This stage is what gives the reward something to measure.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recsys.errors import InputError
 from recsys.models.packed import PackedRequest, packed_logprobs
 from recsys.storage import replacing
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
@@ -51,8 +52,8 @@ def train_recommender(
 ) -> list[dict[str, float]]:
     """Train the adapter of `model` in place on `slates(0), slates(1), ...`; returns one row per optimizer step.
 
-    `slates(i)` must depend on `i` alone. Resumes from `folder` when a checkpoint is there: equal to the uninterrupted run, as
-    nothing else is random. Raises FloatingPointError when the loss is not finite.
+    `slates(i)` must depend on `i` alone. Resumes from `folder` when a checkpoint is there: equal to the uninterrupted
+    run, as nothing else is random. Raises InputError, with the slate saved, when the loss is not finite.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0)
@@ -64,8 +65,13 @@ def train_recommender(
         scores = slate_scores(model, slate)
         loss = slate_loss(scores, slate.target_index, config.score_scale)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"recommender training: loss {loss.item()} at example {index}; lower learning_rate"
+            path = folder / f"aborted-example-{index}.pt"
+            with replacing(path) as temporary:
+                torch.save(asdict(slate), temporary)
+            raise InputError(
+                f"recommender training: loss {loss.item()} at example {index}",
+                f"training cannot continue with numbers that are not finite; the slate is in {path}",
+                "lower recommender_training.learning_rate or score_scale",
             )
         (loss / config.accumulation).backward()
         losses.append(loss.item())

@@ -1,7 +1,8 @@
-"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, warm_start], train, evaluate, report.
+"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, warm_start], train, evaluate,
+report.
 
-Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the machinery
-that decides what runs is `verbalize.pipeline`.
+Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the
+machinery that decides what runs is `verbalize.pipeline`.
 """
 
 from verbalize.config import plain
@@ -16,33 +17,83 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     warm = recipe.warm_start is not None
     scoring = ("logs", "examples", *(("recommender",) if trained else ()))
     ranked = {"recommender": plain(recipe.recommender), "candidates": plain(recipe.candidates)}
-    policy_config = {"kind": recipe.policy.kind, "model": recipe.policy.model, "lora": plain(recipe.policy.lora),
-                     recipe.policy.kind: plain(getattr(recipe.policy, recipe.policy.kind))}
+    policy_config = {
+        "kind": recipe.policy.kind,
+        "model": recipe.policy.model,
+        "lora": plain(recipe.policy.lora),
+        recipe.policy.kind: plain(getattr(recipe.policy, recipe.policy.kind)),
+    }
     actions = plain(recipe.policy.actions)
     rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
     stages = [
         Stage("logs", lambda c: data.run_logs(recipe, c), data.logs_config(recipe)),
-        Stage("examples", lambda c: data.run_examples(recipe, c),
-              {"examples": plain(recipe.examples), "slates": recipe.reward.slates}, ("logs",)),
+        Stage(
+            "examples",
+            lambda c: data.run_examples(recipe, c),
+            {"examples": plain(recipe.examples), "slates": recipe.reward.slates},
+            ("logs",),
+        ),
     ]
     if trained:
-        stages.append(Stage("recommender", lambda c: recommender.run(recipe, c, command),
-                            {**ranked, "training": plain(recipe.recommender_training), "actions": actions}, ("logs", "examples")))
-    stages.append(Stage("templates", lambda c: templates.run(recipe, c),
-                        {**rewarded, "templates": list(recipe.templates), "constants": list(recipe.constants),
-                         "actions": actions}, scoring))
+        stages.append(
+            Stage(
+                "recommender",
+                lambda c: recommender.run(recipe, c, command),
+                {**ranked, "training": plain(recipe.recommender_training), "actions": actions},
+                ("logs", "examples"),
+            )
+        )
+    stages.append(
+        Stage(
+            "templates",
+            lambda c: templates.run(recipe, c),
+            {**rewarded, "templates": list(recipe.templates), "constants": list(recipe.constants), "actions": actions},
+            scoring,
+        )
+    )
     if warm:
         stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
-        stages.append(Stage("warm_start", lambda c: policy.run_warm_start(recipe, c, command),
-                            {"policy": policy_config, "warm_start": plain(recipe.warm_start)}, ("examples", "pool")))
-    stages.append(Stage("train", lambda c: policy.run_train(recipe, c, command),
-                        {**rewarded, "policy": policy_config, "train": plain(recipe.train), "limits": plain(recipe.limits),
-                         "seeds": list(recipe.seeds)}, (*scoring, *(("warm_start",) if warm else ()))))
+        stages.append(
+            Stage(
+                "warm_start",
+                lambda c: policy.run_warm_start(recipe, c, command),
+                {"policy": policy_config, "warm_start": plain(recipe.warm_start)},
+                ("examples", "pool"),
+            )
+        )
+    stages.append(
+        Stage(
+            "train",
+            lambda c: policy.run_train(recipe, c, command),
+            {
+                **rewarded,
+                "policy": policy_config,
+                "train": plain(recipe.train),
+                "limits": plain(recipe.limits),
+                "seeds": list(recipe.seeds),
+            },
+            (*scoring, *(("warm_start",) if warm else ())),
+        )
+    )
     before = tuple(stage.name for stage in stages)
     evaluation = plain(recipe.evaluation)
-    browser = evaluation.pop("example_browser")
-    stages.append(Stage("evaluate", lambda c: evaluate.run(recipe, c),
-                        {"evaluation": evaluation, "sample": plain(recipe.sample)}, before))
-    stages.append(Stage("report", lambda c: report.run(recipe, c, command),
-                        {"title": recipe.title, "browser": browser, "licence": recipe.licence}, (*before, "evaluate")))
+    browser, claims = evaluation.pop("example_browser"), evaluation.pop("claims")
+    # Rewording a claim makes a new report, not a new look at the test users.
+    evaluation["claims"] = [[claim["id"], claim["kind"], claim["a"], claim["b"]] for claim in claims]
+    stages.append(
+        Stage(
+            "evaluate",
+            lambda c: evaluate.run(recipe, c),
+            {"evaluation": evaluation, "sample": plain(recipe.sample)},
+            before,
+        )
+    )
+    stages.append(
+        Stage(
+            "report",
+            lambda c: report.run(recipe, c, command),
+            {"title": recipe.title, "browser": browser, "licence": recipe.licence},
+            (*before, "evaluate"),
+        )
+    )
     return stages

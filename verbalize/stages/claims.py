@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from recsys.errors import InputError
 from recsys.storage import read_json, read_parquet, write_json
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ClaimConfig, Recipe
@@ -18,26 +19,46 @@ from verbalize.stages.evaluate import arm_of
 from verbalize.stages.policy import START
 from verbalize.stages.pool import HEADROOM_METRIC
 
-UNITS = {"recall": "recall@1 difference", "learned_margin": "nats", "pool_headroom": "recall@1 difference", "seconds": "seconds"}
+UNITS = {
+    "recall": "recall@1 difference",
+    "learned_margin": "nats",
+    "pool_headroom": "recall@1 difference",
+    "seconds": "seconds",
+}
 
 
-def write_claims(recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, command: str) -> list[Claim]:
+def write_claims(
+    recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, command: str
+) -> list[Claim]:
     """Write each claim's artefact and ledger entry below the stage's folder, and what `record` needs to repeat it."""
     salt = secrets.token_hex(16)  # thrown away: nothing leads from a published id back to a user
     written: dict[str, Path] = {}
     claims, entries = [], []
     for claim in recipe.evaluation.claims:
+        entry: dict[str, Any] = {
+            "claim_id": claim.id,
+            "statement": claim.statement,
+            "unit": "fraction" if claim.relative else UNITS[claim.kind],
+            "target": claim.target,
+            "direction": claim.direction,
+            "criterion": claim.criterion,
+            "command": command,
+            "artefact": None,
+        }
+        estimator = Estimator("headroom")
         if claim.kind == "pool_headroom" and "pool" not in context.inputs:
-            continue
-        if claim.kind not in written:
-            written[claim.kind] = context.folder / RESULTS / "artefacts" / f"{recipe.name}.{claim.kind}.csv.gz"
-            write_artefact(evidence(claim.kind, recipe, context, roles, recommender, salt), written[claim.kind])
-        unit = "fraction" if claim.relative else UNITS[claim.kind]
-        entry = {"claim_id": claim.id, "statement": claim.statement, "unit": unit, "target": claim.target,
-                 "direction": claim.direction, "criterion": claim.criterion, "command": command,
-                 "artefact": str(written[claim.kind].relative_to(context.folder))}
-        estimator = estimator_of(claim, recipe, context, roles, recommender)
-        claims.append(write_claim(context.folder, estimator=estimator, **entry))
+            entry["note"] = "a recipe without a warm start scores no pool"
+        else:
+            if claim.kind not in written:
+                written[claim.kind] = context.folder / RESULTS / "artefacts" / f"{recipe.name}.{claim.kind}.csv.gz"
+                write_artefact(evidence(claim.kind, recipe, context, roles, recommender, salt), written[claim.kind])
+            estimator = estimator_of(claim, recipe, context, roles, recommender)
+            entry["artefact"] = str(written[claim.kind].relative_to(context.folder))
+        try:
+            claims.append(write_claim(context.folder, estimator=estimator, **entry))
+        except InputError as error:  # too little evidence for an interval: said in the ledger, the report is still made
+            entry |= {"artefact": None, "note": f"{error.value}: {error.rule}"}
+            claims.append(write_claim(context.folder, estimator=estimator, **entry))
         entries.append(entry | {"estimator": {"name": estimator.name, "parameters": dict(estimator.parameters)}})
     write_json(entries, context.folder / "claims.json")
     return claims
@@ -47,15 +68,18 @@ def record(report: Path, root: Path) -> list[Claim]:
     """Copy a report stage's artefacts and enter its claims into the ledger under `root`."""
     claims = []
     for entry in read_json(report / "claims.json"):
-        target = root / entry["artefact"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(report / entry["artefact"], target)
+        if entry["artefact"] is not None:
+            target = root / entry["artefact"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(report / entry["artefact"], target)
         claims.append(write_claim(root, **entry | {"estimator": Estimator(**entry["estimator"])}))
     assemble(root)
     return claims
 
 
-def evidence(kind: str, recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, salt: str) -> pl.DataFrame:
+def evidence(
+    kind: str, recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, salt: str
+) -> pl.DataFrame:
     """The table that claims of this kind are computed from."""
     if kind == "recall":
         decisions = read_parquet(context.inputs["evaluate"] / "decisions.parquet")
@@ -64,10 +88,14 @@ def evidence(kind: str, recipe: Recipe, context: Context, roles: Mapping[str, st
         return values_table(read_parquet(context.inputs["evaluate"] / "margins.parquet"), salt)
     if kind == "pool_headroom":
         return outcomes_table(read_parquet(context.inputs["pool"] / "decisions.parquet"), salt)
-    return timings_table({recipe.name: [float(sum(read_json(folder / "done.json")["seconds"] for folder in context.inputs.values()))]})
+    return timings_table(
+        {recipe.name: [float(sum(read_json(folder / "done.json")["seconds"] for folder in context.inputs.values()))]}
+    )
 
 
-def estimator_of(claim: ClaimConfig, recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str) -> Estimator:
+def estimator_of(
+    claim: ClaimConfig, recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str
+) -> Estimator:
     """How the ledger recomputes the claim."""
     if claim.kind == "learned_margin":
         return Estimator("mean_difference", {"a": LEARNED, "b": START})
@@ -75,8 +103,10 @@ def estimator_of(claim: ClaimConfig, recipe: Recipe, context: Context, roles: Ma
         return Estimator("seconds", {"arm": recipe.name})
     if claim.kind == "pool_headroom":
         names = read_parquet(context.inputs["pool"] / "decisions.parquet")["verbalizer"].unique().sort().to_list()
-        return Estimator("headroom", {"pool": [f"{name}/{recommender}" for name in names], "choose_by": HEADROOM_METRIC,
-                                      "shrinkage": 5.0})
+        return Estimator(
+            "headroom",
+            {"pool": [f"{name}/{recommender}" for name in names], "choose_by": HEADROOM_METRIC, "shrinkage": 5.0},
+        )
     a, b = (arm_of(name, roles, recommender, recipe.evaluation.baselines) for name in (claim.a, claim.b))
     parameters: dict[str, Any] = {"a": f"{a.verbalizer}/{a.recommender}", "b": f"{b.verbalizer}/{b.recommender}"}
     return Estimator("relative_difference" if claim.relative else "paired_difference", parameters)

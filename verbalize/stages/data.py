@@ -10,9 +10,10 @@ from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.events import canonicalise
 from recsys.logs.examples import build_examples
-from recsys.logs.slates import draw_slates
+from recsys.logs.slates import ItemVectors, draw_slates
 from recsys.logs.sources import SourceConfig, open_source
 from recsys.logs.tables import Log
+from recsys.recommenders.candidates import render_candidates
 from recsys.seeding import unit_hash
 from recsys.storage import file_hash, read_json, read_parquet, write_json, write_parquet
 from verbalize.config import build, plain
@@ -35,9 +36,10 @@ def logs_config(recipe: Recipe) -> dict[str, Any]:
     source = resolved_source(recipe)
     root = Path(source.path).expanduser()
     files = sorted(path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
-    mapping = Path(source.mapping) if source.mapping else None
-    hashes = {path.name: file_hash(path) for path in [*files, *([mapping] if mapping and mapping.exists() else [])]}
-    return {"kind": source.kind, "inline": source.inline, "files": hashes}
+    hashes = {str(path.relative_to(root)) if root.is_dir() else path.name: file_hash(path) for path in files}
+    mapping = Path(source.mapping)
+    mapped = file_hash(mapping) if source.mapping and mapping.is_file() else None
+    return {"kind": source.kind, "inline": source.inline, "mapping": mapped, "files": hashes}
 
 
 def run_logs(recipe: Recipe, context: Context) -> Mapping[str, Any]:
@@ -59,12 +61,23 @@ def load_log(folder: Path) -> Log:
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
     log = load_log(context.inputs["logs"])
-    examples, counts = build_examples(log, recipe.examples)
+    vectors = item_vectors(recipe, log) if recipe.examples.slate.policy == "retrieved" else None
+    examples, counts = build_examples(log, recipe.examples, vectors)
     write_parquet(examples, context.folder / "examples.parquet")
     seen = examples.filter(pl.col("split") != "test")
-    slates = draw_slates(seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed)
+    slates = draw_slates(
+        seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed, vectors=vectors
+    )
     write_parquet(slates, context.folder / "slates.parquet")
     return counts
+
+
+def item_vectors(recipe: Recipe, log: Log) -> ItemVectors:
+    """Embeddings of the candidates as shown, for the `retrieved` slate policy: of content, so nothing of the future."""
+    from recsys.models.embedding import embed_texts
+
+    shown = render_candidates(log.items, recipe.candidates)
+    return ItemVectors(tuple(shown), embed_texts(list(shown.values())))
 
 
 def load_examples(folder: Path, split: str, count: int | None = None, purpose: str = "") -> pl.DataFrame:
@@ -82,22 +95,28 @@ def validation_samples(recipe: Recipe, folder: Path) -> tuple[pl.DataFrame, pl.D
     users = {user: unit_hash("selection", user) for user in examples["user_id"].unique()}
     share = recipe.sample.selection / max(recipe.sample.selection + recipe.sample.report, 1)
     selects = pl.col("user_id").is_in([user for user, place in users.items() if place < share])
-    return (in_hash_order(examples.filter(selects), recipe.sample.selection, "selection"),
-            in_hash_order(examples.filter(~selects), recipe.sample.report, "report"))
+    return (
+        in_hash_order(examples.filter(selects), recipe.sample.selection, "selection"),
+        in_hash_order(examples.filter(~selects), recipe.sample.report, "report"),
+    )
 
 
 def in_hash_order(examples: pl.DataFrame, count: int | None, purpose: str) -> pl.DataFrame:
     """The first `count` examples by hash: a larger count only adds to a smaller one."""
     if examples.is_empty():
-        raise InputError(f"{purpose}: 0 examples", "a step needs at least one example",
-                         "widen the split's share of users or its window of time")
+        raise InputError(
+            f"{purpose}: 0 examples",
+            "a step needs at least one example",
+            "widen the split's share of users or its window of time",
+        )
     places = pl.Series([unit_hash("sample", example_id) for example_id in examples["example_id"]])
     ordered = examples[places.arg_sort()]
     return ordered if count is None else ordered.head(count)
 
 
 def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
-    """Training examples of the pool, the warm start and reinforcement learning: whole users in the order of their hashes, at most
+    """Training examples of the pool, the warm start and reinforcement learning: whole users in the order of their
+    hashes, at most
     `sample.train_per_user` examples of each, so that few examples still hold many users and each user can be halved."""
     examples = load_examples(folder, "train")
     if recipe.sample.train is None:
@@ -106,10 +125,11 @@ def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     users = sorted(capped["user_id"].unique(), key=lambda user: unit_hash("training users", user))
     place = {user: number for number, user in enumerate(users)}
     order = capped["user_id"].replace_strict(place, return_dtype=pl.Int64)
-    return capped.with_columns(_order=order).sort("_order", maintain_order=True).drop("_order").head(recipe.sample.train)
+    return (
+        capped.with_columns(_order=order).sort("_order", maintain_order=True).drop("_order").head(recipe.sample.train)
+    )
 
 
 def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:
     """The redrawn slates of these examples."""
     return read_parquet(folder / "slates.parquet").join(examples.select("example_id"), on="example_id", how="semi")
-

@@ -1,4 +1,4 @@
-"""The comparison: every arm on the same examples and slates, controls beside the learned ones, test opened under claims only."""
+"""The comparison: every arm on the same examples and slates, controls beside them, test opened under claims only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +15,7 @@ from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, Recipe
 from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data
+from verbalize.stages.audits import audits
 from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.recommender import open_recommender
 from verbalize.stages.templates import load_roles, scripted
@@ -26,21 +27,28 @@ Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one t
 
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
-    """Writes decisions, verbalizations, margins (before and after training) and plan.json (what was decided before looking)."""
+    """Writes decisions, verbalizations, margins (before and after training) and plan.json (stated before looking)."""
     _, report = data.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
     examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
     slates = None if testing else data.load_slates(context.inputs["examples"], examples)
     plan = plan_of(recipe, context, examples)
     write_json(plan, context.folder / "plan.json")
-    context.progress.stage("evaluate", "plans", f"n {plan['n']}, effective about {plan['n_effective']:.0f}; detectable "
-                           f"difference of Recall@1 about {plan['detectable']['absolute']:.3f} (80% power)")
+    context.progress.stage(
+        "evaluate",
+        "plans",
+        f"n {plan['n']}, effective about {plan['n_effective']:.0f}; detectable "
+        f"difference of Recall@1 about {plan['detectable']['absolute']:.3f} (80% power)",
+    )
     if testing:
         open_test(recipe, context, plan)
 
     recommender = open_recommender(recipe, context.inputs)
     learned, start = learned_texts(recipe, context, recommender.lm, {"evaluated": examples, "report": report})
-    texts: Texts = {(name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples)) for name in scripted_names(recipe, context)}
+    texts: Texts = {
+        (name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples))
+        for name in scripted_names(recipe, context)
+    }
     texts |= {(LEARNED, seed): written["evaluated"] for seed, written in learned.items()}
     if recipe.evaluation.shuffled:
         first = recipe.seeds[0]
@@ -58,12 +66,24 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         decisions.append(decide(fitted, examples, [""] * len(examples), verbalizer=baselines.VERBALIZER, slates=slates))
     write_parquet(pl.concat(decisions), context.folder / "decisions.parquet")
 
-    before_after: Texts = {(START, 0): start["report"]} | {(LEARNED, seed): written["report"] for seed, written in learned.items()}
+    before_after: Texts = {(START, 0): start["report"]} | {
+        (LEARNED, seed): written["report"] for seed, written in learned.items()
+    }
     redraws = data.load_slates(context.inputs["examples"], report)
-    write_parquet(margins(rank(context, recommender, report, before_after, redraws, context.folder / "parts" / "margins")),
-                  context.folder / "margins.parquet")
-    return {"examples": len(examples), "users": examples["user_id"].n_unique(), "roles": load_roles(context),
-            "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()}}
+    write_parquet(
+        margins(
+            rank(context, recommender, report, before_after, redraws, context.folder / "parts" / "margins"),
+            recipe.reward.negatives_temperature,
+        ),
+        context.folder / "margins.parquet",
+    )
+    return {
+        "examples": len(examples),
+        "users": examples["user_id"].n_unique(),
+        "roles": load_roles(context),
+        "audits": audits(recipe, context.inputs, examples, texts, recommender.candidate_texts),
+        "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()},
+    }
 
 
 def scripted_names(recipe: Recipe, context: Context) -> list[str]:
@@ -72,8 +92,9 @@ def scripted_names(recipe: Recipe, context: Context) -> list[str]:
     return list(dict.fromkeys([*recipe.evaluation.templates, *(roles[role] for role in ROLES)]))
 
 
-def learned_texts(recipe: Recipe, context: Context, lm: Any, frames: Mapping[str, pl.DataFrame]
-                  ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
+def learned_texts(
+    recipe: Recipe, context: Context, lm: Any, frames: Mapping[str, pl.DataFrame]
+) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
     """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/."""
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
@@ -92,7 +113,9 @@ def learned_texts(recipe: Recipe, context: Context, lm: Any, frames: Mapping[str
     return seeds, start
 
 
-def rank(context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
+def rank(
+    context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path
+) -> pl.DataFrame:
     """Decisions of every arm, resumable, with progress. Arms that wrote the same texts throughout are ranked once."""
     done, parts = 0, []
     total = len(texts) * len(examples)
@@ -106,19 +129,32 @@ def rank(context: Context, recommender: Any, examples: pl.DataFrame, texts: Text
         def tell(count: int, _: int, name: str = name, before: int = done) -> None:
             context.progress.step("evaluate", before + count, total, f"{name} × {recommender.name}")
 
-        parts.append(decide_in_chunks(recommender, examples, written, verbalizer=name, seed=seed, slates=slates, chunk_size=32,
-                                      folder=folder / f"{name}-{seed}", progress=tell))
+        parts.append(
+            decide_in_chunks(
+                recommender,
+                examples,
+                written,
+                verbalizer=name,
+                seed=seed,
+                slates=slates,
+                chunk_size=32,
+                folder=folder / f"{name}-{seed}",
+                progress=tell,
+            )
+        )
         ranked[tuple(written)] = parts[-1]
         done += len(examples)
     return pl.concat(parts)
 
 
-def margins(decisions: pl.DataFrame) -> pl.DataFrame:
+def margins(decisions: pl.DataFrame, temperature: float) -> pl.DataFrame:
     """Per example, arm and seed: the target's margin over its negatives, mean over slates, in the score's unit."""
     from verbalize.optimize.rewards import Ranking, margin
 
-    rows = [margin(Ranking(scores, target, rank)) for scores, target, rank in
-            decisions.select(pl.col("scores"), "target_index", "rank").iter_rows()]
+    rows = [
+        margin(Ranking(scores, target, rank), temperature)
+        for scores, target, rank in decisions.select(pl.col("scores"), "target_index", "rank").iter_rows()
+    ]
     keys = ["example_id", "user_id", "verbalizer", "seed"]
     table = decisions.select(keys).with_columns(value=pl.Series(rows, dtype=pl.Float64))
     return table.group_by(keys, maintain_order=True).agg(pl.col("value").mean()).rename({"verbalizer": "arm"})
@@ -130,13 +166,17 @@ def text_table(examples: pl.DataFrame, texts: Texts, tokenizer: Any) -> pl.DataF
     log_tokens = log_token_counts(inputs, tokenizer)
     tables, named = [], set()
     for (name, seed), written in texts.items():
-        tables.append(verbalizations_table(inputs, name if name not in named else f"{name}@{seed}", written, tokenizer, log_tokens))
+        tables.append(
+            verbalizations_table(
+                inputs, name if name not in named else f"{name}@{seed}", written, tokenizer, log_tokens
+            )
+        )
         named.add(name)
     return pl.concat(tables)
 
 
 def plan_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> dict[str, Any]:
-    """n, effective n and the smallest detectable difference, from validation decisions alone: known before test is opened."""
+    """n, effective n and the smallest detectable difference, from validation alone: known before test is opened."""
     decided = read_parquet(context.inputs["templates"] / "decisions.parquet")
     roles = load_roles(context)
     best, other = roles["best_template"], roles["best_constant"]
@@ -152,16 +192,30 @@ def plan_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> dict[st
     discordance = float(((pair["value"] - pair["value_right"]) ** 2).mean()) or 0.1  # type: ignore[arg-type, operator]
     accuracy = float(first["value"].mean())  # type: ignore[arg-type]
     effect: DetectableEffect = minimum_detectable_effect(n_effective, accuracy, discordance)
-    return {"split": recipe.evaluation.split, "n": len(examples), "users": len(per_user), "n_effective": n_effective,
-            "intraclass_correlation": rho, "detectable": asdict(effect), "claims": [claim.id for claim in recipe.evaluation.claims]}
+    return {
+        "split": recipe.evaluation.split,
+        "n": len(examples),
+        "users": len(per_user),
+        "n_effective": n_effective,
+        "intraclass_correlation": rho,
+        "detectable": asdict(effect),
+        "claims": [claim.id for claim in recipe.evaluation.claims],
+    }
 
 
 def open_test(recipe: Recipe, context: Context, plan: Mapping[str, Any]) -> None:
     """Register the look of every claim; the report shows a second one."""
     register = LooksRegister(recipe.evaluation.register)
     for claim in recipe.evaluation.claims:
-        register.open(claim.id, digest=context.folder.name, arms=[claim.a, claim.b], n=plan["n"], n_effective=plan["n_effective"],
-                      mde=plan["detectable"]["absolute"], revision=revision())
+        register.open(
+            claim.id,
+            digest=context.folder.name,
+            arms=[claim.a, claim.b],
+            n=plan["n"],
+            n_effective=plan["n_effective"],
+            mde=plan["detectable"]["absolute"],
+            revision=revision(),
+        )
 
 
 def arm_of(name: str, roles: Mapping[str, str], recommender: str, baseline_names: Sequence[str]) -> Arm:

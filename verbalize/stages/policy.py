@@ -9,12 +9,13 @@ from typing import Any
 import polars as pl
 
 from recsys.models.settings import AdapterCard
-from recsys.storage import read_json, write_parquet
+from recsys.storage import read_json, read_parquet, write_parquet
+from verbalize.config import plain
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.report.provenance import revision
 from verbalize.stages import data
-from verbalize.stages.pool import reward_scorer, rewarded_pool
+from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender
 from verbalize.tracking import open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
@@ -35,26 +36,34 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
 
     config = recipe.warm_start
     assert config is not None
-    pool = rewarded_pool(recipe, context)
-    ids = pool["example_id"].unique(maintain_order=True)
-    examples = pl.DataFrame({"example_id": ids}).join(data.load_examples(context.inputs["examples"], "train"), on="example_id",
-                                                      how="left", maintain_order="left")
-    inputs = verbalizer_inputs(examples)
-    actions = candidate_actions(inputs, recipe.policy.actions, recipe.examples.seed)
-    lm = load_language_model(recipe.policy.model)
+    pool = read_parquet(context.inputs["pool"] / REWARDS)
+    examples = data.training_sample(recipe, context.inputs["examples"])
+    lm = load_language_model(recipe.policy.model, device=recipe.policy.device)
     model = trainable_policy(lm, recipe.policy.lora, config.seed)
-    policy = ActionPolicyVerbalizer(replace(lm, model=model), recipe.policy.actions, prompt_budget=recipe.train.prompt_budget)
-    targets = (hard_targets(pool, actions) if config.soft_temperature is None
-               else soft_targets(pool, actions, config.soft_temperature))
+    policy = ActionPolicyVerbalizer(
+        replace(lm, model=model), recipe.policy.actions, prompt_budget=recipe.train.prompt_budget
+    )
+    fitted, prompts = policy.fit(verbalizer_inputs(examples))
+    actions = candidate_actions(fitted, recipe.policy.actions, recipe.examples.seed)
+    targets = (
+        hard_targets(pool, actions)
+        if config.soft_temperature is None
+        else soft_targets(pool, actions, config.soft_temperature)
+    )
 
     def on_step(row: dict[str, Any]) -> None:
         context.progress.step("warm_start", row["step"], row["of"], f"loss {row['loss']:.3f}")
 
-    losses = warm_start(model, policy.encode(inputs), targets, policy.tokens, config, context.folder / "parts", on_step)
+    losses = warm_start(model, prompts, targets, policy.tokens, config, context.folder / "parts", on_step)
     save_adapter(model, context.folder / ADAPTER, card_of(recipe, lm, command, "The warm start of an action policy."))
     write_parquet(pl.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}), context.folder / "loss.parquet")
     chosen = choose_best(pool)["candidate"].value_counts(sort=True)
-    return {"examples": len(examples), "first_loss": losses[0], "last_loss": losses[-1], "best_candidates": dict(chosen.iter_rows())}
+    return {
+        "examples": len(examples),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "best_candidates": dict(chosen.iter_rows()),
+    }
 
 
 def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -69,9 +78,10 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     score = reward_scorer(recipe, context, recommender, examples)
     validation = Validation(verbalizer_inputs(selection), reward_scorer(recipe, context, recommender, selection))
     tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking")
+    tracker.config(plain(recipe))
     results = {}
     for place, seed in enumerate(recipe.seeds):
-        lm = load_language_model(recipe.policy.model, adapter=start_adapter(context))
+        lm = load_language_model(recipe.policy.model, adapter=start_adapter(context), device=recipe.policy.device)
         card = card_of(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
         train: Callable[..., Any] = train_actions
         style: dict[str, Any] = {"actions": recipe.policy.actions}
@@ -81,16 +91,32 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             train, style = train_rewrites, {"rewrite": recipe.policy.rewrite}
 
         def on_step(row: Mapping[str, Any], seed: int = seed, place: int = place) -> None:
-            numbers = {f"seed{seed}/{row['kind']}/{name}": value for name, value in row.items()
-                       if isinstance(value, int | float) and name not in ("step", "of")}
+            numbers = {
+                f"seed{seed}/{row['kind']}/{name}": value
+                for name, value in row.items()
+                if isinstance(value, int | float) and name not in ("step", "of")
+            }
             tracker.metrics(row["step"], numbers)
             steps = recipe.train.steps
             detail = f"seed {seed} {row['kind']} reward {row.get('reward', float('nan')):.3f}"
             context.progress.step("train", place * steps + row["step"], len(recipe.seeds) * steps, detail)
 
-        result = train(lm, verbalizer_inputs(examples), score, replace(recipe.train, seed=seed), context.folder / f"seed-{seed}",
-                       card=card, lora=recipe.policy.lora, limits=recipe.limits, validation=validation, on_step=on_step, **style)
+        result = train(
+            lm,
+            verbalizer_inputs(examples),
+            score,
+            replace(recipe.train, seed=seed),
+            context.folder / f"seed-{seed}",
+            card=card,
+            lora=recipe.policy.lora,
+            limits=recipe.limits,
+            validation=validation,
+            on_step=on_step,
+            **style,
+        )
         results[str(seed)] = asdict(result)
+        judged = context.folder / f"seed-{seed}" / "validation" / f"step-{result.best_step:05d}.parquet"
+        tracker.table(f"seed{seed}/validation_texts", read_parquet(judged).to_dicts())
     tracker.finish()
     return {"examples": len(examples), "users": examples["user_id"].n_unique(), "seeds": results}
 
@@ -115,13 +141,20 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str) -> Verbal
     from verbalize.optimize.policy import ActionPolicyVerbalizer
     from verbalize.verbalizers.rewrite import RewriteVerbalizer
 
-    lm = load_language_model(recipe.policy.model, adapter=adapter)
+    lm = load_language_model(recipe.policy.model, adapter=adapter, device=recipe.policy.device)
     if recipe.policy.kind == "rewrite":
         return RewriteVerbalizer(lm, recipe.policy.rewrite)
-    return ActionPolicyVerbalizer(lm, recipe.policy.actions, name=name, prompt_budget=recipe.train.prompt_budget,
-                                  prompts_per_forward=PROMPTS_PER_FORWARD)
+    return ActionPolicyVerbalizer(
+        lm,
+        recipe.policy.actions,
+        name=name,
+        prompt_budget=recipe.train.prompt_budget,
+        prompts_per_forward=PROMPTS_PER_FORWARD,
+    )
 
 
 def card_of(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
     """What every adapter of a run says of itself."""
-    return AdapterCard(lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(), note)
+    return AdapterCard(
+        lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(), note
+    )

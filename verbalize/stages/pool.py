@@ -1,14 +1,15 @@
 """The pool: every candidate action sequence of every training example, scored on several slates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recsys.evaluation import decide_in_chunks, pool_headroom
 from recsys.storage import read_parquet, write_parquet
-from verbalize.optimize.rewards import ConfiguredReward
-from verbalize.optimize.scoring import RewardScorer
+from verbalize.optimize.rewards import ConfiguredReward, Ranking
+from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import data
@@ -18,55 +19,83 @@ from verbalize.verbalizers.actions import execute
 from verbalize.verbalizers.base import verbalizer_inputs
 
 HEADROOM_METRIC = "mrr"
+REWARDS = "rewards.parquet"
 
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
-    """Writes pool.parquet (decisions of every candidate, M slates) and returns the cross-fitted headroom on training users."""
+    """Writes decisions.parquet (every candidate, M slates); returns the cross-fitted headroom on training users."""
     recommender = open_recommender(recipe, context.inputs)
     examples = data.training_sample(recipe, context.inputs["examples"])
     slates = data.load_slates(context.inputs["examples"], examples)
     inputs = verbalizer_inputs(examples)
     actions = candidate_actions(inputs, recipe.policy.actions, recipe.examples.seed)
+    texts = {name: execute(inputs, chosen, recipe.policy.actions) for name, chosen in actions.items()}
     parts = []
-    for number, (name, chosen) in enumerate(actions.items()):
-        texts = execute(inputs, chosen, recipe.policy.actions)
-        parts.append(decide_in_chunks(recommender, examples, texts, verbalizer=name, slates=slates, chunk_size=32,
-                                      folder=context.folder / "parts" / name))
-        context.progress.step("pool", number + 1, len(actions), name)
+    for number, (name, written) in enumerate(texts.items()):
+        folder = context.folder / "parts" / name
+        parts.append(
+            decide_in_chunks(
+                recommender, examples, written, verbalizer=name, slates=slates, chunk_size=32, folder=folder
+            )
+        )
+        context.progress.step("pool", number + 1, len(texts), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    return {"examples": len(examples), "users": examples["user_id"].n_unique(), "candidates": list(CANDIDATES),
-            "headroom_recall_at_1": headroom(decisions, recommender.name)}
+    traits = traits_of(recipe, context, recommender, examples)
+    write_parquet(rewarded(recipe, decisions, texts, inputs["example_id"].to_list(), traits), context.folder / REWARDS)
+    return {
+        "examples": len(examples),
+        "users": examples["user_id"].n_unique(),
+        "candidates": list(CANDIDATES),
+        "headroom_recall_at_1": headroom(decisions, recommender.name),
+    }
 
 
 def headroom(decisions: pl.DataFrame, recommender: str) -> dict[str, float] | None:
-    """What choosing a candidate per user gains over the best constant choice; None where fewer than two users can be halved."""
+    """What choosing a candidate per user gains over the best constant one; None with fewer than two halvable users."""
     if decisions.group_by("user_id").agg(pl.col("example_id").n_unique()).filter(pl.col("example_id") > 1).height < 2:
         return None
     found = pool_headroom(decisions, recommender, choose_by=HEADROOM_METRIC, shrinkage=5.0, resamples=1000)
-    return {name: getattr(found, name) for name in ("value", "low", "high", "chosen", "constant", "naive_example_oracle")}
+    return {
+        name: getattr(found, name) for name in ("value", "low", "high", "chosen", "constant", "naive_example_oracle")
+    }
 
 
-def rewarded_pool(recipe: Recipe, context: Context) -> pl.DataFrame:
-    """example_id, candidate, reward of the pool: the recipe's reward of the decisions, in the pool's order."""
-    from verbalize.optimize.rewards import Ranking
-    from verbalize.optimize.scoring import no_traits
-
-    decisions = read_parquet(context.inputs["pool"] / "decisions.parquet").sort("example_id", "verbalizer", "slate_index")
-    grouped = decisions.group_by("example_id", "verbalizer", maintain_order=True).agg("scores", "target_index", "rank")
-    rankings = [[Ranking(*one) for one in zip(*row, strict=True)]
-                for row in grouped.select("scores", "target_index", "rank").iter_rows()]
-    ids = grouped["example_id"].to_list()
-    scored = ConfiguredReward(recipe.reward)(no_traits(ids, [""] * len(ids)), rankings)
-    return grouped.select("example_id", candidate="verbalizer").with_columns(reward=pl.Series([one.reward for one in scored]))
+def rewarded(
+    recipe: Recipe,
+    decisions: pl.DataFrame,
+    texts: Mapping[str, Sequence[str]],
+    example_ids: Sequence[str],
+    traits: TextTraitsOf,
+) -> pl.DataFrame:
+    """example_id, candidate, reward of every candidate of every example: the recipe's reward, ordered by example."""
+    grouped = decisions.sort("slate_index").group_by("example_id", "verbalizer").agg("scores", "target_index", "rank")
+    rankings = {
+        (example_id, name): [Ranking(np.array(one), target, rank) for one, target, rank in zip(*lists, strict=True)]
+        for example_id, name, *lists in grouped.iter_rows()
+    }
+    tables = []
+    for name, written in texts.items():
+        mine = [rankings[example_id, name] for example_id in example_ids]
+        scored = ConfiguredReward(recipe.reward)(traits(example_ids, written), mine)
+        rewards = [one.reward for one in scored]
+        tables.append(pl.DataFrame({"row": range(len(mine)), "example_id": example_ids, "reward": rewards}))
+        tables[-1] = tables[-1].with_columns(candidate=pl.lit(name))
+    return pl.concat(tables).sort("row", maintain_order=True).drop("row")
 
 
 def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> RewardScorer:
     """The reward of (example, text) pairs of these examples, over their redrawn slates."""
+    traits = traits_of(recipe, context, recommender, examples)
+    slates = data.load_slates(context.inputs["examples"], examples)
+    return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
+
+
+def traits_of(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> TextTraitsOf:
+    """Compression and faithfulness of texts; executed actions are faithful by construction and are not checked."""
     from verbalize.optimize.traits import text_traits
 
     titles = None
-    if recipe.policy.kind == "rewrite" or recipe.reward.faithfulness_weight:
+    if recipe.policy.kind == "rewrite":
         titles = read_parquet(context.inputs["logs"] / "items.parquet")["title"].to_list()
-    traits = text_traits(examples, recommender.lm.tokenizer, titles)
-    return RewardScorer(recommender, data.load_slates(context.inputs["examples"], examples), ConfiguredReward(recipe.reward), traits)
+    return text_traits(examples, recommender.lm.tokenizer, titles)

@@ -55,20 +55,36 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         return TokenSlate(prefix, unconditional, frames.candidate_tokens([shown[item] for item in slate]), target)
 
     def on_step(row: dict[str, float]) -> None:
-        context.progress.step("recommender", int(row["examples"]), config.examples, f"loss {row['loss']:.3f} hit {row['hit']:.2f}")
+        context.progress.step(
+            "recommender", int(row["examples"]), config.examples, f"loss {row['loss']:.3f} hit {row['hit']:.2f}"
+        )
 
     curve = train_recommender(model, token_slate, config, context.folder / "parts", on_step)
     model.eval()
-    card = AdapterCard(lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(),
-                       "A recommender: cross-entropy over slates on log-probability ratios.")
+    card = AdapterCard(
+        lm.name,
+        lm.base_digest,
+        str(recipe.source.path),
+        "train",
+        recipe.licence,
+        command,
+        revision(),
+        "A recommender: cross-entropy over slates on log-probability ratios.",
+    )
     save_adapter(model, context.folder / ADAPTER, card)
     write_parquet(pl.DataFrame(curve), context.folder / "curve.parquet")
     last = pl.DataFrame(curve).tail(max(1, len(curve) // 4))
-    return {"training_examples": len(examples), "users": examples["user_id"].n_unique(),
-            "last_loss": last["loss"].mean(), "last_hit": last["hit"].mean()}
+    return {
+        "training_examples": len(examples),
+        "users": examples["user_id"].n_unique(),
+        "last_loss": last["loss"].mean(),
+        "last_hit": last["hit"].mean(),
+    }
 
 
-def training_texts(examples: pl.DataFrame, rounds: int, config: RecommenderTrainingConfig, actions: ActionConfig) -> list[list[str]]:
+def training_texts(
+    examples: pl.DataFrame, rounds: int, config: RecommenderTrainingConfig, actions: ActionConfig
+) -> list[list[str]]:
     """Texts by round and example: templates in equal shares, and random keep/drop x metadata actions."""
     inputs = verbalizer_inputs(examples)
     templated = [TemplateVerbalizer(name).verbalize(inputs) for name in config.templates]
@@ -78,12 +94,16 @@ def training_texts(examples: pl.DataFrame, rounds: int, config: RecommenderTrain
         random = rng(config.seed, "recommender texts", turn)
         # Each text has its own rates: texts with little kept or much metadata occur as well as even mixtures.
         keep, metadata = random.random((2, len(lengths)))
-        chosen = [((random.random(n) < k) * 2 + (random.random(n) < m)).astype(int).tolist()
-                  for n, k, m in zip(lengths, keep, metadata, strict=True)]
+        chosen = [
+            ((random.random(n) < k) * 2 + (random.random(n) < m)).astype(int).tolist()
+            for n, k, m in zip(lengths, keep, metadata, strict=True)
+        ]
         acted = execute(inputs, chosen, actions)
         use_actions = random.random(len(lengths)) < config.random_actions
         style = random.integers(max(len(templated), 1), size=len(lengths))
-        rows.append([acted[i] if use_actions[i] or not templated else templated[style[i]][i] for i in range(len(lengths))])
+        rows.append(
+            [acted[i] if use_actions[i] or not templated else templated[style[i]][i] for i in range(len(lengths))]
+        )
     return rows
 
 
@@ -93,7 +113,8 @@ def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool =
     if trained and "recommender" in inputs:
         config = replace(config, adapter=str(inputs["recommender"] / ADAPTER))
     if config.cache is None:
-        # Unconditional probabilities of the catalogue: the same in every stage and run, so kept beside the stages' folders.
+        # Unconditional probabilities of the catalogue: the same in every stage and run, so kept beside the stages'
+        # folders.
         config = replace(config, cache=str(inputs["logs"].parents[1] / "scores.sqlite"))
     items = read_parquet(inputs["logs"] / "items.parquet")
     recommender = build_language_recommender(config, render_candidates(items, recipe.candidates))

@@ -1,4 +1,5 @@
-"""Templates and constant policies on the selection examples: which are best is decided here, before anything is compared."""
+"""Templates and constant policies on the selection examples: which are best is decided here, before anything is
+compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,12 +34,23 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     parts = []
     for number, name in enumerate(names):
         texts = scripted(name, recipe).verbalize(verbalizer_inputs(examples))
-        parts.append(decide_in_chunks(recommender, examples, texts, verbalizer=name, slates=slates, chunk_size=32,
-                                      folder=context.folder / "parts" / name))
+        parts.append(
+            decide_in_chunks(
+                recommender,
+                examples,
+                texts,
+                verbalizer=name,
+                slates=slates,
+                chunk_size=32,
+                folder=context.folder / "parts" / name,
+            )
+        )
         context.progress.step("templates", number + 1, len(names), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    scores = {row["verbalizer"]: row["value"] for row in summarise(decisions, [METRIC], resamples=200).iter_rows(named=True)}
+    scores = {
+        row["verbalizer"]: row["value"] for row in summarise(decisions, [METRIC], resamples=200).iter_rows(named=True)
+    }
     roles = choose_roles(recipe, scores)
     write_json(roles, context.folder / "roles.json")
     return {"examples": len(examples), "users": examples["user_id"].n_unique(), METRIC: scores, "roles": roles}
@@ -47,8 +59,11 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
 def choose_roles(recipe: Recipe, scores: Mapping[str, float]) -> dict[str, str]:
     """Role -> name of the best scoring candidate; ties go to the first listed."""
     same_fields = [name for name in recipe.templates if name in templates_within(recipe.policy.actions.fields)]
-    pools = {"best_template": list(recipe.templates), "best_template_same_fields": same_fields or list(recipe.templates),
-             "best_constant": list(recipe.constants)}
+    pools = {
+        "best_template": list(recipe.templates),
+        "best_template_same_fields": same_fields or list(recipe.templates),
+        "best_constant": list(recipe.constants),
+    }
     return {role: max(pool, key=lambda name: scores[name]) for role, pool in pools.items()}
 
 

@@ -1,0 +1,102 @@
+"""What a report says in sentences: what was chosen when, the controls of the learned arm, and the limits of the run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from recsys.evaluation import best_against_all, surviving_gain
+from recsys.storage import read_json, read_parquet
+from verbalize.pipeline import Context
+from verbalize.recipe import LEARNED, Recipe
+from verbalize.stages.evaluate import SHUFFLED
+from verbalize.stages.templates import METRIC
+
+
+def sentences(
+    recipe: Recipe, context: Context, decisions: pl.DataFrame, roles: Mapping[str, str], recommender: str
+) -> list[str]:
+    """The notes of a report, in reading order."""
+    best = (roles["best_template"], recommender)
+    found = [choices(roles), templates(recipe, context, best)]
+    if recipe.evaluation.shuffled:
+        found.append(shuffled(decisions, recommender, best))
+    found += [distinct(context), headroom(context), audited(context), *stops(context)]
+    if recipe.examples.discovery_only:
+        found.append("Every target is a discovery: the user had not touched the item before.")
+    return [sentence for sentence in found if sentence]
+
+
+def choices(roles: Mapping[str, str]) -> str:
+    """Who plays which role."""
+    named = ", ".join(f"{role} = {name}" for role, name in roles.items())
+    return f"Chosen on validation, before the evaluation split was read: {named}."
+
+
+def templates(recipe: Recipe, context: Context, best: tuple[str, str]) -> str:
+    """The best template against all others, on the data that chose it."""
+    others = [(name, best[1]) for name in recipe.templates if name != best[0]]
+    if not others:
+        return ""
+    judged = read_parquet(context.inputs["templates"] / "decisions.parquet")
+    spread = best_against_all(judged, best, others, METRIC, resamples=2000)
+    against = "; ".join(
+        f"{row['verbalizer']} {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        for row in spread.iter_rows(named=True)
+    )
+    return f"{best[0]} against the other templates on validation ({METRIC}, simultaneous 95% intervals): {against}."
+
+
+def shuffled(decisions: pl.DataFrame, recommender: str, best: tuple[str, str]) -> str:
+    """How much of the gain is left when texts change owners."""
+    left = surviving_gain(decisions, (LEARNED, recommender), (SHUFFLED, recommender), best)
+    gain = f"Shuffled texts: the learned arm's gain over {best[0]} is {left.gain:+.3f}"
+    if left.gain <= 0:
+        return f"{gain}, so there is none to survive."
+    verdict = " (more than half: the claim fails)" if left.fails else ""
+    return f"{gain}; with texts handed to other users {left.share:.0%} of it survives{verdict}."
+
+
+def distinct(context: Context) -> str:
+    """How often the learned arm writes something of its own."""
+    shares = facts(context, "evaluate")["distinct_texts"]
+    listed = ", ".join(f"seed {seed} {share:.0%}" for seed, share in shares.items())
+    return f"Distinct texts among the learned arm's: {listed}."
+
+
+def headroom(context: Context) -> str:
+    """What an ideal choice among the pool's candidates could gain."""
+    if "pool" not in context.inputs:
+        return ""
+    room = facts(context, "pool")["headroom_recall_at_1"]
+    if room is None:
+        return "Headroom of the pool: not measurable, fewer than two training users have two examples."
+    return (
+        f"Headroom of the pool on training users, cross-fitted: Recall@1 {room['value']:+.3f} "
+        f"[{room['low']:+.3f}, {room['high']:+.3f}] over the best constant choice ({room['constant']:.3f}); "
+        f"an oracle that sees the outcome would reach {room['naive_example_oracle']:.3f}."
+    )
+
+
+def audited(context: Context) -> str:
+    """Accidental favourites among the negatives, and what learned texts say that they should not."""
+    audit = facts(context, "evaluate")["audits"]
+    found = audit["accidental_favourites"]
+    learned = [row for name, row in audit["texts"].items() if name.startswith(f"{LEARNED}@")]
+    faithful, mentions = (min(row["faithful"] for row in learned), max(row["mentions_target"] for row in learned))
+    return (
+        f"Of {found['negatives']:,} negatives the users came to like {found['negatives_engaged_later']:,} later; "
+        "they stay where they are. "
+        f"Learned texts: {faithful:.0%} of asserted titles are in the history, {mentions:.1%} name the target."
+    )
+
+
+def stops(context: Context) -> list[str]:
+    """Seeds that a configured limit ended early, and why."""
+    seeds = facts(context, "train")["seeds"]
+    return [f"Seed {seed} stopped early: {one['stop_reason']}" for seed, one in seeds.items() if one["stop_reason"]]
+
+
+def facts(context: Context, stage: str) -> Any:
+    """What a finished stage recorded of itself."""
+    return read_json(context.inputs[stage] / "done.json")["facts"]
