@@ -43,7 +43,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
 def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
     """Write atomically."""
     with replacing(path) as temporary:
-        frame.write_parquet(temporary)
+        try:
+            frame.write_parquet(temporary)
+        except pl.exceptions.ComputeError as error:  # how Polars reports a full disk
+            raise OSError(str(error)) from error
 
 
 def read_parquet(path: Path | str) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from recsys.storage import file_hash, read_json, write_json
 logger = logging.getLogger(__name__)
 
 DONE = "done.json"
+STORE = "artefacts"
 
 
 class Progress(Protocol):

@@ -1,5 +1,6 @@
 """A recipe: the whole configuration of a run, one frozen dataclass per section, strictly loaded from YAML."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from verbalize.config import build, load_yaml, override
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.rewards import RewardConfig
 from verbalize.optimize.settings import LimitsConfig, TrainConfig, WarmStartConfig
+from verbalize.pipeline import STORE
+from verbalize.report.claims import check_claim_id
 from verbalize.tracking import TrackingConfig
 from verbalize.verbalizers.actions import CONSTANT_POLICIES, ActionConfig
 from verbalize.verbalizers.rewrite import RewriteConfig
@@ -23,6 +26,7 @@ from verbalize.verbalizers.templates import TEMPLATES
 BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap", "logit")
 ROLES = ("best_template", "best_template_same_fields", "best_constant")
 LEARNED = "learned"
+SHUFFLED = "learned_shuffled"
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,9 @@ class Recipe:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        _among("templates", (*self.templates, *self.evaluation.templates), TEMPLATES)
+        _check_name(self.name)
+        _among("templates", self.templates, TEMPLATES)
+        _among("evaluation.templates", self.evaluation.templates, TEMPLATES)
         _among("constants", self.constants, CONSTANT_POLICIES)
         _among("evaluation.baselines", self.evaluation.baselines, BASELINES)
         if not self.templates or not self.constants:
@@ -139,6 +145,23 @@ class Recipe:
             raise InputError(
                 "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
             )
+        self._check_arms()
+
+    def _check_arms(self) -> None:
+        """Refuse now what would otherwise end the run at its report, with the look at test users spent."""
+        evaluation = self.evaluation
+        shuffled = (SHUFFLED,) if evaluation.shuffled else ()
+        texts = (LEARNED, *shuffled, *ROLES, *evaluation.templates)
+        _among("evaluation.untrained", evaluation.untrained, texts, "or add it to evaluation.templates")
+        for claim in evaluation.claims:
+            check_claim_id(claim.id)
+            if claim.kind == "recall":
+                arms = (*texts, *evaluation.baselines)
+                _among(f"claim {claim.id}: arm", (claim.a, claim.b), arms, "or add it to evaluation.templates")
+        ids = [claim.id for claim in evaluation.claims]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise InputError(f"evaluation.claims: id {name}", "is given twice", "give every claim its own id")
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -146,7 +169,18 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     return build(Recipe, override(load_yaml(path), overrides))
 
 
-def _among(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+def _among(where: str, names: Iterable[str], known: Iterable[str], otherwise: str = "") -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"{where} {unknown}", "is not known", f"choose from {', '.join(known)}")
+        choices = f"choose from {', '.join(dict.fromkeys(known))}"
+        raise InputError(f"{where} {unknown}", "is not known", f"{choices}, {otherwise}" if otherwise else choices)
+
+
+def _check_name(name: str) -> None:
+    """A run's folder and its evidence are named after the recipe, beside the store of artefacts."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == STORE:
+        raise InputError(
+            f"name {name!r}",
+            f"names a folder and files: letters, digits, '.', '_' and '-', and not {STORE!r}",
+            "rename the recipe",
+        )

@@ -9,10 +9,8 @@ from pathlib import Path
 from recsys.errors import InputError
 from recsys.storage import write_json, write_text
 from verbalize.config import plain
-from verbalize.pipeline import Progress, manifest, run_stages
+from verbalize.pipeline import STORE, Progress, manifest, run_stages
 from verbalize.recipe import Recipe
-
-STORE = "artefacts"
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,12 @@ def load_adapter(model: Any, folder: Path | str, base_digest: str | None, traina
                 f"load it on {card.base_name}",
             )
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except Exception as error:
         raise CorruptFileError(str(folder), f"is not a loadable adapter ({error})", "train or copy it again") from error
+    # PEFT asks the model hub about this name whenever adapter weights are read; it is ours, and nothing is looked up.
+    loaded.peft_config["default"].base_model_name_or_path = ""
+    return loaded
 
 
 def _readme(card: AdapterCard, config: dict[str, Any]) -> str:

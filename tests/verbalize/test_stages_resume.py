@@ -1,5 +1,6 @@
 """Interrupted anywhere, the same command ends as the uninterrupted run did: bytes of data, weights of policies."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ def assert_equal_runs(one: dict[str, Path], other: dict[str, Path]) -> None:
     assert {name: folder.name for name, folder in one.items()} == {name: folder.name for name, folder in other.items()}
     for stage, names in TABLES.items():
         assert hashes(one[stage], *names) == hashes(other[stage], *names), stage
+    for seed in (0, 1):
+        assert curves(one["train"], seed) == curves(other["train"], seed)
     weights = sorted(
         path.relative_to(one[stage])
         for stage in ("recommender", "warm_start", "train")
@@ -41,6 +44,12 @@ def assert_equal_runs(one: dict[str, Path], other: dict[str, Path]) -> None:
                 assert first.keys() == second.keys()
                 for name, value in first.items():
                     assert (value - second[name]).abs().max() <= 1e-6, f"{stage} {path} {name}"
+
+
+def curves(folder: Path, seed: int) -> list[dict]:
+    """What was logged, without how long it took."""
+    lines = (folder / f"seed-{seed}" / "curves.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
 
 
 def test_training_moves_the_policy_and_seeds_differ(finished: Finished) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Finished, Workshop
-from tiny_run import Recorder, recipe_of, run
+from tiny_run import Interrupts, Recorder, recipe_of, run
 
 from recsys import contracts
 from recsys.storage import file_hash, read_json, read_parquet
@@ -148,6 +148,17 @@ def test_looks_are_counted_once_per_configuration_and_the_second_shows(
     assert looks() == {claim: [1, 2] for claim in claims}
     assert "look 2" in (changed.folder / "report.html").read_text()
     assert "test users were opened 2 times for tiny.vs_template" in changed.console
+
+
+def test_a_look_that_was_interrupted_is_the_same_look(workshop: Workshop, store_copy: Path, tmp_path: Path) -> None:
+    register = tmp_path / "looks.json"
+    options = (ON_TEST, f"evaluation.register={register}", "evaluation.claims=[{id: a.b, statement: s}]")
+    for number in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run(workshop.values, store_copy, *options, progress=Interrupts("evaluate", number))
+        assert [entry["look"] for entry in read_json(register)] == [1]  # registered before anything was ranked
+    run(workshop.values, store_copy, *options)
+    assert [entry["look"] for entry in read_json(register)] == [1]
 
 
 def test_recorded_claims_verify_and_a_tampered_artefact_does_not(

@@ -71,6 +71,9 @@ class ResumableTrainer:
             policy.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             policy.set_adapter("default")
 
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would report each training to its makers; what leaves the machine is opted into."""
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: adapters get this project's own card when they are selected, not at every checkpoint."""
 

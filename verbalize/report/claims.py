@@ -29,6 +29,16 @@ CRITERIA = {
 _ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 
 
+def check_claim_id(name: str) -> None:
+    """Raises InputError for an id that cannot name a file of the ledger."""
+    if not _ID.fullmatch(name):
+        raise InputError(
+            f"id {name!r}",
+            "must be lower-case words joined by dots and underscores",
+            'name it like "movielens.actions_vs_logit"',
+        )
+
+
 @dataclass(frozen=True)
 class Estimator:
     """How value, low, high and n follow from the artefact: a name in `estimators.ESTIMATORS` and its parameters."""
@@ -68,13 +78,8 @@ class Claim:
     note: str = ""
 
     def __post_init__(self) -> None:
+        check_claim_id(self.id)
         checks = [
-            (
-                bool(_ID.fullmatch(self.id)),
-                f"id {self.id!r}",
-                "must be lower-case words joined by dots and underscores",
-                'name it like "movielens.actions_vs_logit"',
-            ),
             (self.unit in UNITS, f"unit {self.unit!r}", f"must be one of {', '.join(UNITS)}", "choose one of them"),
             (
                 self.direction in ("higher", "lower"),

@@ -92,7 +92,13 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         Stage(
             "report",
             lambda c: report.run(recipe, c, command),
-            {"title": recipe.title, "browser": browser, "licence": recipe.licence},
+            {
+                "name": recipe.name,
+                "title": recipe.title,
+                "browser": browser,
+                "licence": recipe.licence,
+                "claims": claims,
+            },
             (*before, "evaluate"),
         )
     )

@@ -12,7 +12,7 @@ from recsys.looks import LooksRegister
 from recsys.significance import DetectableEffect, intraclass_correlation, minimum_detectable_effect
 from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, ROLES, Recipe
+from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
 from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data
 from verbalize.stages.audits import audits
@@ -22,7 +22,6 @@ from verbalize.stages.templates import load_roles, scripted
 from verbalize.verbalizers.base import verbalizer_inputs
 from verbalize.verbalizers.compression import log_token_counts, verbalizations_table
 
-SHUFFLED = "learned_shuffled"
 Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one text per example
 
 
