@@ -156,6 +156,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _run_one(stage: Stage, context: Context) -> None:
     started = time.monotonic()
+    resumed = any(not path.name.startswith(".") for path in context.folder.iterdir())
     facts = dict(stage.run(context))
     files = {
         str(path.relative_to(context.folder)): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
@@ -170,6 +171,7 @@ def _run_one(stage: Stage, context: Context) -> None:
             "facts": facts,
             "files": files,
             "seconds": seconds,
+            "resumed": resumed,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
         context.folder / DONE,

@@ -25,6 +25,12 @@ UNITS = {
     "pool_headroom": "recall@1 difference",
     "seconds": "seconds",
 }
+ESTIMATORS = {
+    "recall": "paired_difference",
+    "learned_margin": "mean_difference",
+    "pool_headroom": "headroom",
+    "seconds": "seconds",
+}
 
 
 def write_claims(
@@ -45,18 +51,16 @@ def write_claims(
             "command": command,
             "artefact": None,
         }
-        estimator = Estimator("headroom")
-        if claim.kind == "pool_headroom" and "pool" not in context.inputs:
-            entry["note"] = "a recipe without a warm start scores no pool"
-        else:
+        estimator = Estimator(ESTIMATORS[claim.kind])
+        try:
             if claim.kind not in written:
+                table = evidence(claim.kind, recipe, context, salt)
                 written[claim.kind] = context.folder / RESULTS / "artefacts" / f"{recipe.name}.{claim.kind}.csv.gz"
-                write_artefact(evidence(claim.kind, recipe, context, roles, recommender, salt), written[claim.kind])
+                write_artefact(table, written[claim.kind])
             estimator = estimator_of(claim, recipe, context, roles, recommender)
             entry["artefact"] = str(written[claim.kind].relative_to(context.folder))
-        try:
             claims.append(write_claim(context.folder, estimator=estimator, **entry))
-        except InputError as error:  # too little evidence for an interval: said in the ledger, the report is still made
+        except InputError as error:  # no sound evidence: said in the ledger, and the report is still made
             entry |= {"artefact": None, "note": f"{error.value}: {error.rule}"}
             claims.append(write_claim(context.folder, estimator=estimator, **entry))
         entries.append(entry | {"estimator": {"name": estimator.name, "parameters": dict(estimator.parameters)}})
@@ -77,9 +81,7 @@ def record(report: Path, root: Path) -> list[Claim]:
     return claims
 
 
-def evidence(
-    kind: str, recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, salt: str
-) -> pl.DataFrame:
+def evidence(kind: str, recipe: Recipe, context: Context, salt: str) -> pl.DataFrame:
     """The table that claims of this kind are computed from."""
     if kind == "recall":
         decisions = read_parquet(context.inputs["evaluate"] / "decisions.parquet")
@@ -87,7 +89,16 @@ def evidence(
     if kind == "learned_margin":
         return values_table(read_parquet(context.inputs["evaluate"] / "margins.parquet"), salt)
     if kind == "pool_headroom":
+        if "pool" not in context.inputs:
+            raise InputError("pool headroom", "a recipe without a warm start scores no pool", "set warm_start")
         return outcomes_table(read_parquet(context.inputs["pool"] / "decisions.parquet"), salt)
+    resumed = [name for name, folder in context.inputs.items() if read_json(folder / "done.json")["resumed"]]
+    if resumed:
+        raise InputError(
+            f"stages {resumed}",
+            "were resumed, so their recorded seconds are not the whole",
+            "run in a fresh --runs folder",
+        )
     return timings_table(
         {recipe.name: [float(sum(read_json(folder / "done.json")["seconds"] for folder in context.inputs.values()))]}
     )
