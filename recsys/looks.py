@@ -23,7 +23,7 @@ class LooksRegister:
         arms: Sequence[str],
         n: int,
         n_effective: float,
-        mde: float,
+        mde: float | None,
         revision: str,
         when: datetime | None = None,
     ) -> int:
@@ -32,7 +32,7 @@ class LooksRegister:
 
         `digest` identifies configuration and inputs. The same digest again is a resumption, not a look: nothing is
         added and the earlier number is returned. Raises InputError without a claim id or digest. `mde` is the
-        detectable effect as printed.
+        detectable effect as printed (None: no effect was detectable).
         """
         if not claim_id.strip() or not digest.strip():
             raise InputError(

@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, e.g. train.steps=10")
         command.add_argument("--runs", default="runs", help="folder of runs and shared stage artefacts (default: runs)")
         if name == "run":
+            command.add_argument("--until", metavar="STAGE", help="stop after this stage, e.g. templates")
             command.add_argument(
                 "--record", action="store_true", help="enter the recipe's claims into experiments/results here"
             )
@@ -96,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
     from verbalize.recipe import load_recipe
     from verbalize.runs import run_recipe
 
-    until, _ = STAGE_COMMANDS[options.command]
+    until = getattr(options, "until", None) or STAGE_COMMANDS[options.command][0]
     record = getattr(options, "record", False)
     command = " ".join(
         ["verbalize", options.command, options.recipe, *options.overrides, *(["--record"] if record else [])]

@@ -1,11 +1,12 @@
 """Stage machinery: what runs again, what is shared, what resumes, what is refused."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from recsys.errors import CorruptFileError, InputError
-from recsys.storage import write_text
+from recsys.storage import read_json, write_text
 from verbalize.pipeline import Context, Stage, run_stages, stage_keys
 
 
@@ -46,6 +47,7 @@ def test_an_interrupted_stage_is_entered_again_and_finds_its_parts(tmp_path: Pat
     folders = run_stages(chain(log), tmp_path)
     assert log == ["write", "double", "double"]
     assert (folders["double"] / "parts" / "0.txt").exists()
+    assert [read_json(folders[name] / "done.json")["resumed"] for name in ("write", "double")] == [False, True]
     assert (folders["double"] / "value.txt").read_text() == "2"
 
 
@@ -69,3 +71,24 @@ def test_order_is_checked_and_keys_depend_on_names_not_positions() -> None:
         stage_keys(stages[::-1])
     extra = Stage("other", lambda context: {}, {})
     assert stage_keys([extra, *stages])["double"] == stage_keys(stages)["double"]
+
+
+def test_two_runs_that_share_a_stage_do_its_work_once(tmp_path: Path) -> None:
+    log: list[str] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(context: Context) -> dict[str, int]:
+        log.append("slow")
+        started.set()
+        assert go_on.wait(20)
+        return {}
+
+    stages = [Stage("slow", slow, {})]
+    first, second = (threading.Thread(target=run_stages, args=(stages, tmp_path)) for _ in range(2))
+    first.start()
+    assert started.wait(20)
+    second.start()
+    go_on.set()
+    first.join(20)
+    second.join(20)
+    assert log == ["slow"]

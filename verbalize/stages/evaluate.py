@@ -1,5 +1,6 @@
 """The comparison: every arm on the same examples and slates, controls beside them, test opened under claims only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +37,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     context.progress.stage(
         "evaluate",
         "plans",
-        f"n {plan['n']}, effective about {plan['n_effective']:.0f}; detectable "
-        f"difference of Recall@1 about {plan['detectable']['absolute']:.3f} (80% power)",
+        f"n {plan['n']}, effective about {plan['n_effective']:.0f}; {detectable(plan)}",
     )
     if testing:
         open_test(recipe, context, plan)
@@ -197,9 +197,16 @@ def plan_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> dict[st
         "users": len(per_user),
         "n_effective": n_effective,
         "intraclass_correlation": rho,
-        "detectable": asdict(effect),
+        "detectable": {name: value if math.isfinite(value) else None for name, value in asdict(effect).items()},
         "claims": [claim.id for claim in recipe.evaluation.claims],
     }
+
+
+def detectable(plan: Mapping[str, Any]) -> str:
+    """The smallest difference that could be seen, in words; so few rankings may leave none."""
+    smallest = plan["detectable"]["absolute"]
+    size = "no difference of Recall@1 is detectable" if smallest is None else f"detectable from {smallest:.3f} Recall@1"
+    return f"{size} (80% power)"
 
 
 def open_test(recipe: Recipe, context: Context, plan: Mapping[str, Any]) -> None:

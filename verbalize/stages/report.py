@@ -26,7 +26,7 @@ from verbalize.report.html import render_html
 from verbalize.report.provenance import hardware, revision, today, versions
 from verbalize.stages import data
 from verbalize.stages.claims import write_claims
-from verbalize.stages.evaluate import SHUFFLED, arm_of
+from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
 from verbalize.stages.notes import facts, sentences
 from verbalize.stages.templates import load_roles
 
@@ -159,8 +159,8 @@ def subtitle(recipe: Recipe, plan: Mapping[str, Any], recommender: str) -> str:
     return (
         f"{plan['split']} split, {plan['n']:,} rankings of {plan['users']:,} users "
         f"(effective about {plan['n_effective']:,.0f}), "
-        f"{slate.policy} slates of {slate.size}, recommender {recommender}; smallest detectable difference of Recall@1 "
-        f"{plan['detectable']['absolute']:.3f} (80% power), stated before the split was read"
+        f"{slate.policy} slates of {slate.size}, recommender {recommender}; {detectable(plan)}, "
+        "stated before the split was read"
     )
 
 

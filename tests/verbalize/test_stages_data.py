@@ -1,0 +1,78 @@
+"""Samples of examples: whole users, nested sizes, nobody on both sides; `retrieved` slates asked for by a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.errors import InputError
+from recsys.storage import read_parquet, write_parquet
+from verbalize.config import build, override
+from verbalize.pipeline import Context
+from verbalize.recipe import Recipe
+from verbalize.stages import data
+
+EXAMPLES = pl.DataFrame(
+    [
+        {"example_id": f"{split}{user}-{n}", "user_id": f"{split}{user}", "split": split}
+        for split in ("train", "validation")
+        for user in range(12)
+        for n in range(5)
+    ]
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_parquet(EXAMPLES, tmp_path / "examples.parquet")
+    return tmp_path
+
+
+def recipe(values: dict[str, Any], *changes: str) -> Recipe:
+    return build(Recipe, override(values, changes))
+
+
+def test_training_samples_take_users_in_turn_and_only_grow(workshop: Any, folder: Path) -> None:
+    def sample(count: int) -> list[str]:
+        chosen = recipe(workshop.values, f"sample.train={count}", "sample.train_per_user=3")
+        return data.training_sample(chosen, folder)["example_id"].to_list()
+
+    large, small = sample(30), sample(10)
+    assert large[:10] == small
+    users = [name.partition("-")[0] for name in large]
+    assert max(map(users.count, users)) == 3
+    assert len(set(users)) == 10
+    assert len(sample(100)) == 36
+
+
+def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) -> None:
+    chosen = recipe(workshop.values, "sample.selection=20", "sample.report=20")
+    selection, report = data.validation_samples(chosen, folder)
+    assert len(selection) and len(report)
+    assert not set(selection["user_id"]) & set(report["user_id"])
+    assert set(selection["user_id"]) | set(report["user_id"]) <= {f"validation{n}" for n in range(12)}
+
+
+def test_an_empty_split_is_named(folder: Path) -> None:
+    with pytest.raises(InputError, match="test: 0 examples"):
+        data.load_examples(folder, "test")
+
+
+@pytest.mark.real_model
+def test_a_recipe_may_ask_for_retrieved_slates(workshop: Any, tmp_path: Path) -> None:
+    """The nearest items by MiniLM: other negatives than `uniform` ones, each slate with its target once."""
+    tables = {}
+    for policy in ("retrieved", "uniform"):
+        chosen = recipe(workshop.values, f"examples.slate.policy={policy}", "examples.slate.retrieved_from=10")
+        logs, made = (
+            Context(tmp_path / policy / "logs", {}),
+            Context(tmp_path / policy / "examples", {"logs": tmp_path / policy / "logs"}),
+        )
+        data.run_logs(chosen, logs)
+        data.run_examples(chosen, made)
+        tables[policy] = read_parquet(made.folder / "examples.parquet").sort("example_id")
+    for row in tables["retrieved"].iter_rows(named=True):
+        assert row["slate"].count(row["target_item_id"]) == 1
+    assert tables["retrieved"]["example_id"].equals(tables["uniform"]["example_id"])
+    assert not tables["retrieved"]["slate"].equals(tables["uniform"]["slate"])
