@@ -69,9 +69,11 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         (LEARNED, seed): written["report"] for seed, written in learned.items()
     }
     redraws = data.load_slates(context.inputs["examples"], report)
+    # On validation the learned texts were just ranked on these slates: the same folder gives those parts back.
+    apart = context.folder / "parts" / ("margins" if testing else "main")
     write_parquet(
         margins(
-            rank(context, recommender, report, before_after, redraws, context.folder / "parts" / "margins"),
+            rank(context, recommender, report, before_after, redraws, apart),
             recipe.reward.negatives_temperature,
         ),
         context.folder / "margins.parquet",
