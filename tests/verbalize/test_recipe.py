@@ -91,7 +91,8 @@ def test_what_would_fail_only_after_test_was_opened_is_refused_before(overrides:
 
 @pytest.mark.parametrize("arm", [*ROLES, "learned", "learned_shuffled", "concatenation", *BASELINES])
 def test_every_arm_that_is_ranked_may_be_claimed(arm: str) -> None:
-    assert load_recipe(DEMO, [f"evaluation.claims=[{CLAIM % arm}]"]).evaluation.claims[0].b == arm
+    ranked = ["evaluation.shuffled=true", "evaluation.templates=[concatenation]"]
+    assert load_recipe(DEMO, [*ranked, f"evaluation.claims=[{CLAIM % arm}]"]).evaluation.claims[0].b == arm
 
 
 def test_no_name_means_two_things() -> None:
