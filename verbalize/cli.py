@@ -75,9 +75,22 @@ class Console:
             )
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parsed arguments; overrides may stand before and after options, which argparse alone does not allow."""
+    root = parser()
+    options, rest = root.parse_known_args(arguments)
+    if rest and (
+        options.command not in STAGE_COMMANDS or any(word.startswith("-") or "=" not in word for word in rest)
+    ):
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         if options.command in STAGE_COMMANDS:

@@ -172,3 +172,10 @@ def test_progress_estimates_from_this_process_alone(
     console.step("pool", 91, 100, "<b>")
     first, second = capsys.readouterr().out.splitlines()
     assert "min left" not in first and "pool         91/100  9 min left  <b>" in second
+
+
+def test_overrides_may_stand_before_and_after_options() -> None:
+    options = cli.parse(["run", "r.yaml", "a=1", "--runs", "elsewhere", "b.c=2"])
+    assert (options.overrides, options.runs) == (["a=1", "b.c=2"], "elsewhere")
+    with pytest.raises(SystemExit):
+        cli.parse(["run", "r.yaml", "--runs", "elsewhere", "--recrod"])
