@@ -81,18 +81,6 @@ class Tracker(Protocol):
         """Flush and close; further calls are errors."""
 
 
-class NullTracker:
-    """Drops everything, so that callers never branch."""
-
-    def config(self, values: Mapping[str, Any]) -> None: ...
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def finish(self) -> None: ...
-
-
 class JsonlTracker:
     """Appends one JSON object a line and flushes it. A line that a kill cut short is removed when the file is opened
     again.

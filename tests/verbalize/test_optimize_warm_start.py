@@ -11,10 +11,9 @@ from optimize_helpers import make_inputs, pays_for_even_events, tiny_policy
 from recsys.errors import InputError
 from recsys.models.settings import LoraSettings
 from verbalize.optimize.policy import ActionPolicyVerbalizer
-from verbalize.optimize.rewards import Scored
 from verbalize.optimize.settings import WarmStartConfig
 from verbalize.optimize.training import policy_digest, trainable_policy
-from verbalize.optimize.warm_start import choose_best, hard_targets, score_pool, slot_loss, soft_targets, warm_start
+from verbalize.optimize.warm_start import choose_best, hard_targets, slot_loss, soft_targets, warm_start
 from verbalize.verbalizers.actions import ActionConfig
 
 ACTIONS = ActionConfig(instruction="Choose.", show_age_in_prompt=False)
@@ -51,27 +50,6 @@ def test_slot_loss_is_minimal_at_the_smoothed_target():
     for other in (torch.log_softmax(torch.tensor([[0.0, 0, 9, 0]]), -1), torch.full((1, 4), -1.386294)):
         assert slot_loss(other, target, 0.1, 0.0) > best
     assert slot_loss(smoothed, target, 0.1, 0.5) < best
-
-
-def test_pool_scores_resume_after_whole_chunks(tmp_path):
-    ids, texts = [f"e{i}" for i in range(5)], {"a": [f"a{i}" for i in range(5)], "b": [f"b{i}" for i in range(5)]}
-    calls = []
-
-    def score(example_ids, rows):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(list(rows))
-        return [Scored(float(len(calls)), {"margin": 0.5}) for _ in rows]
-
-    with pytest.raises(KeyboardInterrupt):
-        score_pool(ids, texts, score, tmp_path, chunk=2)
-    calls_before = list(calls)
-    calls.clear()
-    frame = score_pool(ids, texts, score, tmp_path, chunk=2)
-    assert calls_before == [["a0", "b0", "a1", "b1"], ["a2", "b2", "a3", "b3"]] and calls == [["a4", "b4"]]
-    assert frame["text"].to_list() == [f"{name}{i}" for i in range(5) for name in "ab"]
-    with pytest.raises(InputError, match="belong to other"):
-        score_pool(ids, texts | {"b": ["other"] * 5}, score, tmp_path, chunk=2)
 
 
 def build(tiny_model_dir):

@@ -14,8 +14,6 @@ from recsys.errors import CorruptFileError, InputError
 from verbalize.tracking import (
     FILE_NAME,
     JsonlTracker,
-    NullTracker,
-    Tracker,
     TrackingConfig,
     WandbTracker,
     open_tracker,
@@ -87,8 +85,6 @@ def test_off_writes_the_local_file_only(tmp_path: Path) -> None:
     tracker.metrics(0, {"reward": 1.0})
     tracker.finish()
     assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
-    null: Tracker = NullTracker()
-    assert null.metrics(0, {"reward": 1.0}) is None
 
 
 @pytest.mark.parametrize("bad", [{"wandb": "sometimes"}, {"timeout_s": 0}])

@@ -17,55 +17,12 @@ from torch import Tensor
 
 from recsys.errors import InputError
 from recsys.seeding import rng
-from recsys.storage import read_parquet, replacing, write_parquet
+from recsys.storage import replacing
 from verbalize.optimize.policy import SlotTokens, entropy, slot_logprobs
-from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import WarmStartConfig
 
 Pool = Mapping[str, Sequence[Sequence[int]]]
 """Candidate name -> one action list per example, as `candidate_actions` returns."""
-
-
-def score_pool(
-    example_ids: Sequence[str],
-    texts: Mapping[str, Sequence[str]],
-    score: ScoreFunction,
-    folder: Path,
-    chunk: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-) -> pl.DataFrame:
-    """Score every candidate's text of every example: example_id, candidate, margin, reward, text.
-
-    `texts`: candidate name -> one text per example. Chunks of examples are kept in `folder`; a second call goes on
-    after the last whole chunk. `progress(done, total)` counts examples.
-    """
-    parts = []
-    for start in range(0, len(example_ids), chunk):
-        path = folder / f"part-{start:06d}.parquet"
-        stop = min(start + chunk, len(example_ids))
-        if not path.exists():
-            pairs = [(example_ids[row], name, texts[name][row]) for row in range(start, stop) for name in texts]
-            scored = score([pair[0] for pair in pairs], [pair[2] for pair in pairs])
-            write_parquet(
-                pl.DataFrame(
-                    {
-                        "example_id": [pair[0] for pair in pairs],
-                        "candidate": [pair[1] for pair in pairs],
-                        "margin": [result.components["margin"] for result in scored],
-                        "reward": [result.reward for result in scored],
-                        "text": [pair[2] for pair in pairs],
-                    }
-                ),
-                path,
-            )
-        parts.append(read_parquet(path))
-        if progress:
-            progress(stop, len(example_ids))
-    frame = pl.concat(parts)
-    expected = [texts[name][row] for row in range(len(example_ids)) for name in texts]
-    if frame["text"].to_list() != expected or frame["example_id"].to_list() != [i for i in example_ids for _ in texts]:
-        raise InputError(f"pool scores in {folder}", "belong to other examples", "delete the folder and score again")
-    return frame
 
 
 def choose_best(pool: pl.DataFrame) -> pl.DataFrame:
