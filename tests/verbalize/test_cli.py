@@ -10,6 +10,7 @@ from tiny_run import write_recipe
 
 from recsys.errors import InputError
 from verbalize import cli, runs
+from verbalize.commands.console import Console
 from verbalize.recipe import Recipe
 from verbalize.runs import RunResult
 
@@ -166,8 +167,8 @@ def test_progress_estimates_from_this_process_alone(
 ) -> None:
     """A resumed stage finds 90 of 100 parts: the next one after a minute means nine more minutes, not 5 seconds."""
     clock = iter([1000.0, 1060.0, 1090.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
-    console = cli.Console()
+    monkeypatch.setattr("verbalize.commands.console.time.monotonic", lambda: next(clock))
+    console = Console()
     console.step("pool", 90, 100)
     console.step("pool", 91, 100, "<b>")
     first, second = capsys.readouterr().out.splitlines()

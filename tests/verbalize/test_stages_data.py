@@ -35,7 +35,9 @@ def recipe(values: dict[str, Any], *changes: str) -> Recipe:
 
 def test_training_samples_take_users_in_turn_and_only_grow(workshop: Any, folder: Path) -> None:
     def sample(count: int) -> list[str]:
-        chosen = recipe(workshop.values, f"sample.train={count}", "sample.train_per_user=3")
+        chosen = recipe(
+            workshop.values, "recommender_training=null", f"sample.train={count}", "sample.train_per_user=3"
+        )
         return data.training_sample(chosen, folder)["example_id"].to_list()
 
     large, small = sample(30), sample(10)
@@ -44,6 +46,15 @@ def test_training_samples_take_users_in_turn_and_only_grow(workshop: Any, folder
     assert max(map(users.count, users)) == 3
     assert len(set(users)) == 10
     assert len(sample(100)) == 36
+
+
+def test_recommender_and_verbalizer_learn_from_different_users(workshop: Any, folder: Path) -> None:
+    chosen = recipe(workshop.values, "sample.train=1000", "sample.train_per_user=5")
+    teaching = set(data.recommender_sample(chosen, folder)["user_id"])
+    rewarding = set(data.training_sample(chosen, folder)["user_id"])
+    assert teaching and rewarding
+    assert not teaching & rewarding
+    assert teaching | rewarding == {f"train{n}" for n in range(12)}
 
 
 def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) -> None:

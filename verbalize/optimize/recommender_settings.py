@@ -19,6 +19,9 @@ class RecommenderTrainingConfig:
     """Share of examples whose text comes from random actions instead of a template."""
     examples: int = 600
     """Slates seen in all; beyond the training examples at hand these come round again, negatives and texts redrawn."""
+    users: float = 0.7
+    """Share of the training users it learns from. The others reward the verbalizer: a target that was learned by heart
+    is found whatever the text says."""
     accumulation: int = 8
     learning_rate: float = 3e-4
     score_scale: float = 0.15
@@ -38,6 +41,12 @@ class RecommenderTrainingConfig:
                     f"must be a positive multiple of accumulation = {self.accumulation}",
                     "round it up",
                 )
+        if not 0 < self.users < 1:
+            raise InputError(
+                f"recommender_training.users = {self.users}",
+                "is a share in (0, 1): the recommender and the verbalizer learn from different users",
+                "try 0.7",
+            )
         if not 0 <= self.random_actions <= 1:
             raise InputError(
                 f"recommender_training.random_actions = {self.random_actions}", "is a share in [0, 1]", "try 0.5"

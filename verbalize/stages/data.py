@@ -114,11 +114,20 @@ def in_hash_order(examples: pl.DataFrame, count: int | None, purpose: str) -> pl
     return ordered if count is None else ordered.head(count)
 
 
+def recommender_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
+    """Training examples of the users from whom the recommender learns, in the order of a hash of their ids."""
+    assert recipe.recommender_training is not None
+    examples = load_examples(folder, "train", purpose="recommender training")
+    return _of_users(examples, 0.0, recipe.recommender_training.users, "recommender training")
+
+
 def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     """Training examples of the pool, the warm start and reinforcement learning: whole users in the order of their
-    hashes, at most
-    `sample.train_per_user` examples of each, so that few examples still hold many users and each user can be halved."""
+    hashes, at most `sample.train_per_user` examples of each, so that few examples still hold many users and each user
+    can be halved. Users the recommender learned from are left out."""
     examples = load_examples(folder, "train")
+    if recipe.recommender_training:
+        examples = _of_users(examples, recipe.recommender_training.users, 1.0, "training of the verbalizer")
     if recipe.sample.train is None:
         return examples
     capped = examples.filter(pl.int_range(pl.len()).over("user_id") < recipe.sample.train_per_user)
@@ -128,6 +137,19 @@ def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     return (
         capped.with_columns(_order=order).sort("_order", maintain_order=True).drop("_order").head(recipe.sample.train)
     )
+
+
+def _of_users(examples: pl.DataFrame, low: float, high: float, purpose: str) -> pl.DataFrame:
+    """Examples of the users whose hash lies in [low, high); InputError when there is none."""
+    chosen = [user for user in examples["user_id"].unique() if low <= unit_hash("recommender users", user) < high]
+    kept = examples.filter(pl.col("user_id").is_in(chosen))
+    if kept.is_empty():
+        raise InputError(
+            f"{purpose}: 0 of {examples['user_id'].n_unique()} training users",
+            "the recommender and the verbalizer learn from different users, by recommender_training.users",
+            "widen the split's training share, or change recommender_training.users",
+        )
+    return kept
 
 
 def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:

@@ -36,7 +36,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     config = recipe.recommender_training
     assert config is not None
     log = data.load_log(context.inputs["logs"])
-    examples = data.load_examples(context.inputs["examples"], "train")
+    examples = data.recommender_sample(recipe, context.inputs["examples"])
     rounds = -(-config.examples // len(examples))
     slates = draw_slates(examples, log, recipe.examples.slate, n_slates=rounds, seed=recipe.examples.seed + 1)
     drawn = {(row[0], row[1]): row[2:] for row in slates.iter_rows()}
