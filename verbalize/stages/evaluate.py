@@ -117,24 +117,26 @@ def learned_texts(
 def rank(
     context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path
 ) -> pl.DataFrame:
-    """Decisions of every arm, resumable, with progress. Arms that wrote the same texts throughout are ranked once."""
+    """Decisions of every arm, resumable, with progress. A text that several arms wrote for an example is ranked once:
+    ties are broken by the example and its slate, so the decision would be the same."""
     done, parts = 0, []
     total = len(texts) * len(examples)
-    ranked: dict[tuple[str, ...], pl.DataFrame] = {}
+    ids = examples["example_id"]
+    known: pl.DataFrame | None = None  # decisions so far, with the text each was made from
     for (name, seed), written in texts.items():
-        if (same := ranked.get(tuple(written))) is not None:
-            parts.append(same.with_columns(verbalizer=pl.lit(name), seed=pl.lit(seed, pl.Int64)))
-            done += len(examples)
-            continue
+        wanted = pl.DataFrame({"example_id": ids, "text": pl.Series(written, dtype=pl.String)})
+        new = wanted if known is None else wanted.join(known, on=["example_id", "text"], how="anti")
+        fresh = ids.is_in(new["example_id"].to_list())
+        before = done + len(examples) - len(new)
 
-        def tell(count: int, _: int, name: str = name, before: int = done) -> None:
+        def tell(count: int, _: int, name: str = name, before: int = before) -> None:
             context.progress.step("evaluate", before + count, total, f"{name} × {recommender.name}")
 
-        parts.append(
-            decide_in_chunks(
+        if len(new):
+            decided = decide_in_chunks(
                 recommender,
-                examples,
-                written,
+                examples.filter(fresh),
+                wanted.filter(fresh)["text"].to_list(),
                 verbalizer=name,
                 seed=seed,
                 slates=slates,
@@ -142,8 +144,12 @@ def rank(
                 folder=folder / f"{name}-{seed}",
                 progress=tell,
             )
-        )
-        ranked[tuple(written)] = parts[-1]
+            decided = decided.join(wanted, on="example_id", how="left", maintain_order="left")
+            known = decided if known is None else pl.concat([known, decided])
+        assert known is not None  # the first arm's texts are all new
+        arm = wanted.join(known, on=["example_id", "text"], how="left", maintain_order="left_right").drop("text")
+        labels = {"verbalizer": pl.lit(name), "seed": pl.lit(seed, pl.Int64)}
+        parts.append(arm.with_columns(**labels).select(known.columns[:-1]))
         done += len(examples)
     return pl.concat(parts)
 
