@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench claims readme clean
+.PHONY: demo test lint bench claims readme docs clean
 
 demo: $(READY)  ## real MovieLens, a real language model, a trained verbalizer, a report (about 22 minutes)
 	$(BIN)/verbalize data fetch movielens-100k smollm2-135m
@@ -36,12 +36,15 @@ claims: $(READY)  ## recompute every recorded claim from its artefact and check 
 readme: $(READY)  ## write the recorded numbers into README and docs
 	$(BIN)/verbalize claims readme
 
+docs: $(READY)  ## the API reference from the docstrings, into build/docs
+	$(BIN)/pdoc --docformat markdown --output-directory build/docs recsys verbalize
+
 # torch first, alone: otherwise another package's looser range may bring a different build.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "verbalize needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_PIP_ARGS) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,postgres]'
 	touch $@
 
 clean:

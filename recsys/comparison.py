@@ -3,6 +3,7 @@
 Everything derives from decisions (`outcomes` says which columns it takes); averaging over slates and seeds comes first.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,8 +110,8 @@ def compare(
     """Paired comparison of two arms by a bootstrap over users.
 
     `n_effective` is the smallest of the effective n of a's outcomes, b's outcomes and their differences. Raises
-    InputError when an arm is absent, when the arms did not rank the same examples and slates, with fewer than two
-    users, and when a relative difference is asked of a baseline whose mean is 0.
+    InputError when an arm is absent, when the arms did not rank the same examples and slates, and with fewer than two
+    users. A relative difference to a baseline whose mean is 0 is not a number; its interval reaches to infinity.
     """
     frame = paired_outcomes(decisions, [a, b], metric)
     values, users = frame.select("0", "1").to_numpy(), frame["user_id"].to_numpy()
@@ -118,10 +119,6 @@ def compare(
     if means.n_users < 2:
         raise InputError(f"{means.n_users} user", "a bootstrap over users needs at least two", "evaluate more users")
     value_a, value_b = map(float, means.estimate)
-    if relative and value_b == 0:
-        raise InputError(
-            f"{Arm(*b)}: {metric} 0", "nothing can be relative to a baseline of 0", "compare absolute differences"
-        )
     drawn_a, drawn_b = means.draws.T
     difference = drawn_a - drawn_b
     low, high = interval(relative_draws(drawn_a, drawn_b) if relative else difference, means.n_users, level)
@@ -132,7 +129,7 @@ def compare(
         b=Arm(*b),
         metric=metric,
         relative=relative,
-        value=value_a / value_b - 1 if relative else value_a - value_b,
+        value=(value_a / value_b - 1 if value_b else math.nan) if relative else value_a - value_b,
         low=low,
         high=high,
         p=p_value(difference, means.n_users),

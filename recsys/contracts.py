@@ -37,7 +37,7 @@ _PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column's rules. `low` and `high` are inclusive, in the column's own dtype."""
+    """One column's rules. `low` and `high` are inclusive, in the column's own dtype; a `filled` list holds no null."""
 
     name: str
     dtype: pl.DataType
@@ -45,6 +45,7 @@ class Column:
     low: Any = None
     high: Any = None
     values: tuple[str, ...] = ()
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def contract(table: str) -> Contract:
     for name, rules in content["columns"].items():
         dtype = parse_dtype(rules["dtype"])
         low, high = (_bound(rules.get(side), dtype) for side in ("min", "max"))
-        columns[name] = Column(name, dtype, bool(rules.get("required")), low, high, tuple(rules.get("values", ())))
+        allowed = tuple(rules.get("values", ()))
+        columns[name] = Column(name, dtype, bool(rules.get("required")), low, high, allowed, bool(rules.get("filled")))
     return Contract(table, tuple(content["key"]), columns)
 
 
@@ -186,11 +188,13 @@ def _broken(column: Column) -> Iterator[tuple[pl.Expr, str]]:
     if column.required:
         yield values.is_null(), "is required and may not be null"
     if column.dtype.is_float():
-        yield values.is_nan(), "may not be NaN (use null for unknown)"
+        yield ~values.is_finite(), "may not be NaN or infinite (use null for unknown)"
     if column.low is not None:
         yield values < column.low, f"must be at least {column.low}"
     if column.high is not None:
         yield values > column.high, f"must be at most {column.high}"
+    if column.filled:
+        yield values.list.len() != values.list.drop_nulls().list.len(), "may hold no null"
     if column.values:
         yield ~values.is_in(column.values), f"must be one of {list(column.values)}"
 

@@ -7,7 +7,13 @@ from recsys.controls import SurvivingGain, share_of_distinct, shuffle_texts_betw
 from recsys.decisions import TextScorer, aligned_texts, decide, decide_in_chunks, own_slates
 from recsys.headroom import Headroom, pool_headroom
 from recsys.outcomes import Arm, arms, outcomes
-from recsys.slices import by_history_length, by_popularity_tercile, by_target_position, summarise_slices
+from recsys.slices import (
+    by_history_length,
+    by_popularity_tercile,
+    by_target_kind,
+    by_target_position,
+    summarise_slices,
+)
 
 __all__ = [
     "Arm",
@@ -20,6 +26,7 @@ __all__ = [
     "best_against_all",
     "by_history_length",
     "by_popularity_tercile",
+    "by_target_kind",
     "by_target_position",
     "compare",
     "decide",

@@ -54,6 +54,22 @@ def by_popularity_tercile(examples: pl.DataFrame, events: pl.DataFrame) -> pl.Da
     )
 
 
+def by_target_kind(examples: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Levels "1 discovery"; "2 known series", another episode of a series the user had touched; "3 again", the item
+    itself had been touched before the cutoff. `events` may hold later ones; they are not looked at.
+    """
+    touched = (
+        examples.select("example_id", "user_id", "cutoff_time", item_id="target_item_id")
+        .join(events.select("user_id", "item_id", "event_time"), on=["user_id", "item_id"])
+        .filter(pl.col("event_time") < pl.col("cutoff_time"))
+    )
+    again = pl.col("example_id").is_in(touched["example_id"].unique().implode())
+    level = pl.when("is_discovery").then(pl.lit("1 discovery")).when(again).then(pl.lit("3 again"))
+    return examples.select(
+        "example_id", pl.lit("target").alias("slice"), level.otherwise(pl.lit("2 known series")).alias("level")
+    )
+
+
 def summarise_slices(
     decisions: pl.DataFrame,
     slices: Sequence[pl.DataFrame],

@@ -1,15 +1,17 @@
 """The `verbalize` command: its parser, its errors and its exit codes. The subcommands are in `verbalize/commands`.
 
-Exit codes: 0 done · 1 a check failed (a claim does not reproduce) · 2 bad input or usage · 130 interrupted, resumable.
+Exit codes: 0 done · 1 a check failed (a claim, the doctor), or workers of a sweep ended early · 2 bad input or usage ·
+130 interrupted, resumable.
 """
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from recsys.errors import InputError
-from verbalize.commands import COMMANDS
+from verbalize.commands import COMMANDS, completion
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parsed arguments; overrides may stand before and after options, which argparse alone does not allow."""
     root = parser()
+    if completion.HOOK in os.environ:
+        completion.answer(root)
     options, rest = root.parse_known_args(arguments)
     overridable = hasattr(options, "overrides")
     if rest and (not overridable or any(word.startswith("-") or "=" not in word for word in rest)):

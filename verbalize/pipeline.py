@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from recsys.errors import CorruptFileError, InputError
 from recsys.storage import file_hash, read_json, write_json
@@ -33,6 +34,14 @@ class Progress(Protocol):
     def stage(self, name: str, state: str, detail: str = "") -> None: ...
 
     def step(self, name: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+@runtime_checkable
+class Listener(Progress, Protocol):
+    """A progress that also takes the numbers a stage measures on its way, such as validation during training."""
+
+    def measured(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        """Named as trackers name them. May raise to end the stage there, which can be entered again."""
 
 
 class Silent:
@@ -126,7 +135,7 @@ def run_stages(
             progress.stage(stage.name, "up to date")
         else:
             progress.stage(stage.name, "resumes" if folder.exists() else "starts")
-            with _alone(folder):
+            with _alone(folder, partial(progress.stage, stage.name, "waits", "for another run of this stage")):
                 if not is_done(folder):  # another run may have shared its work while we waited
                     _run_one(stage, Context(folder, {need: folders[need] for need in stage.needs}, progress))
         if stage.name == until:
@@ -146,11 +155,15 @@ def manifest(stages: Sequence[Stage], store: Path, recipe: Any, provenance: Mapp
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in this stage's folder; the lock goes with the process that holds it."""
+def _alone(folder: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Wait, having said so, until no other process works in this stage's folder; the lock goes with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -11,7 +11,9 @@ from recsys.logs.examples import ExamplesConfig
 from recsys.logs.sources import SourceConfig
 from recsys.models.settings import LoraSettings
 from recsys.recommenders.candidates import CandidateDisplay
-from recsys.recommenders.language import LanguageRecommenderConfig
+from recsys.recommenders.ease import EaseConfig
+from recsys.recommenders.item_knn import ItemKNNConfig
+from recsys.recommenders.language import MODES, LanguageRecommenderConfig
 from verbalize.config import build, load_yaml, override
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.rewards import RewardConfig
@@ -27,6 +29,7 @@ BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap",
 ROLES = ("best_template", "best_template_same_fields", "best_constant")
 LEARNED = "learned"
 SHUFFLED = "learned_shuffled"
+ORACLE_CLAIMS = ("noise_drop_lift", "noise_drop_recall", "share_of_bayes")
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,43 @@ class ClaimConfig:
     pool_headroom:  what choosing a candidate per user would gain over the best constant choice, cross-fitted on
                     training users
     seconds:        wall time of all stages
+
+    of simulated logs, whose truth is known (`recsys.simulator`):
+
+    noise_drop_lift:   share of noise among the events that the learned arm drops, over that among all it was shown
+    noise_drop_recall: share of the shown noise that it drops
+    share_of_bayes:    Recall@1 of arm `a` over the Bayes optimum of the same slates
+
+    `targets` narrows recall and share_of_bayes to discoveries, or to works the user knew already.
     """
 
     id: str
     statement: str
-    kind: Literal["recall", "learned_margin", "pool_headroom", "seconds"] = "recall"
+    kind: Literal[
+        "recall",
+        "learned_margin",
+        "pool_headroom",
+        "seconds",
+        "noise_drop_lift",
+        "noise_drop_recall",
+        "share_of_bayes",
+    ] = "recall"
     a: str = LEARNED
     b: str = "best_template"
     relative: bool = False
+    targets: Literal["all", "discovery", "known"] = "all"
     target: float | None = 0.0
     direction: Literal["higher", "lower"] = "higher"
     criterion: Literal["interval", "value"] = "interval"
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """Settings of the baselines that have any; `evaluation.baselines` says which are ranked."""
+
+    item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
+    ease: EaseConfig | None = None
+    """None chooses the ridge from a grid on the selection examples."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +149,11 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     seeds: tuple[int, ...] = (0,)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    engine: Literal["local", "ray"] = "local"
+    """Where examples are built: in this process, or by Ray over buckets of users. Same tables, so no stage's key."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -145,6 +177,12 @@ class Recipe:
             raise InputError(
                 "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
             )
+        if self.recommender_training and self.recommender.mode not in MODES:
+            raise InputError(
+                f"recommender_training with recommender.mode {self.recommender.mode}",
+                "trains a local language model only",
+                "set recommender_training: null",
+            )
         self._check_arms()
 
     def _check_arms(self) -> None:
@@ -155,7 +193,19 @@ class Recipe:
         _among("evaluation.untrained", evaluation.untrained, texts, "or add it to evaluation.templates")
         for claim in evaluation.claims:
             check_claim_id(claim.id)
-            if claim.kind == "recall":
+            if claim.kind in ORACLE_CLAIMS and self.source.kind != "simulator":
+                raise InputError(
+                    f"claim {claim.id} of kind {claim.kind}",
+                    f"needs a truth that source.kind {self.source.kind} does not have",
+                    "set source.kind: simulator, or leave the claim out",
+                )
+            if claim.kind in ("noise_drop_lift", "noise_drop_recall") and self.policy.kind != "actions":
+                raise InputError(
+                    f"claim {claim.id} of kind {claim.kind}",
+                    f"speaks of dropped events, and policy.kind {self.policy.kind} drops none",
+                    "set policy.kind: actions",
+                )
+            if claim.kind in ("recall", "share_of_bayes"):
                 arms = (*texts, *evaluation.baselines)
                 _among(f"claim {claim.id}: arm", (claim.a, claim.b), arms, "or add it to evaluation.templates")
         ids = [claim.id for claim in evaluation.claims]

@@ -6,6 +6,8 @@ cutoff: changing any other event at or after it leaves the example as it was. (T
 targets beyond `targets_per_user` are left out by the order of their hashes.)
 """
 
+import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +15,16 @@ import polars as pl
 
 from recsys import contracts
 from recsys.errors import InputError
-from recsys.logs.discovery import with_discovery
+from recsys.logs.coded import pasts
+from recsys.logs.codes import run_starts
+from recsys.logs.discovery import discoveries, series_of
 from recsys.logs.engaged import EngagedConfig, engaged
-from recsys.logs.history import histories, with_past
+from recsys.logs.history import histories
+from recsys.logs.popularity import Popularity, popularity
 from recsys.logs.slates import ItemVectors, SlateConfig, draw_counted
-from recsys.logs.splits import SPLITS, SplitConfig, split_times, target_split, user_splits
+from recsys.logs.splits import SPLIT_NAMES, SPLITS, SplitConfig, in_window, split_codes, split_times
 from recsys.logs.tables import Log
-from recsys.seeding import stable_hash
+from recsys.seeding import stable_hash, stable_hashes
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,15 @@ class ExamplesConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What examples need to know of the whole log beside their own user's events: T1 and T2, and the events of every
+    item by day."""
+
+    times: tuple[dt.datetime, dt.datetime]
+    popularity: Popularity
+
+
 def build_examples(
     log: Log, config: ExamplesConfig, vectors: ItemVectors | None = None
 ) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -47,25 +61,64 @@ def build_examples(
 
     Raises InputError when nothing is left, naming the filter that took it, or when a slate has too few candidates.
     """
-    targets, counts = choose_targets(log, config)
+    examples, counts = bucket_examples(log, statistics_of(log, config), config, vectors)
+    refuse_no_examples(counts, config, log.engaged, len(log.events))
+    return examples, counts
+
+
+def statistics_of(log: Log, config: ExamplesConfig) -> Statistics:
+    """The statistics of a whole log. Raises InputError when it is not in order or the split times are not."""
+    touched = popularity(log.codes, len(log.items))
+    return Statistics(split_times(log.events["event_time"], config.split), touched)
+
+
+def bucket_examples(
+    log: Log, statistics: Statistics, config: ExamplesConfig, vectors: ItemVectors | None = None
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """`build_examples` of some users: `log` holds all events of each of its users and the catalogue of the whole log,
+    `statistics` is of the whole log. Examples do not depend on which users are together, and counts add up. There may
+    be none."""
+    targets, counts = _targets(log, config, statistics.times)
     lengths = targets["past"].clip(0, config.history_max)
+    starts = targets["past_end"] - lengths
     examples = targets.select(
         "example_id",
         "user_id",
         pl.col("event_time").alias("cutoff_time"),
-        histories(targets["past_end"] - lengths, lengths, log.events, log.items).alias("history"),
+        histories(starts, lengths, log.events, log.items, log.codes.items).alias("history"),
         pl.col("item_id").alias("target_item_id"),
         "is_discovery",
         "split",
     )
-    slates, widened = draw_counted(examples, log, config.slate, 1, config.seed, vectors)
+    slates, widened = draw_counted(examples, log, config.slate, 1, config.seed, vectors, statistics.popularity)
     examples = examples.with_columns(slates["slate"]).select(contracts.schema("examples").names())
     return contracts.check(examples, "examples"), counts | widened
 
 
 def choose_targets(log: Log, config: ExamplesConfig) -> tuple[pl.DataFrame, dict[str, int]]:
     """The targets (user_id, item_id, event_time, past_end, past, is_discovery, split, example_id), ordered as in the
-    log, and counts."""
+    log, and counts. Raises InputError when none is left."""
+    targets, counts = _targets(log, config, split_times(log.events["event_time"], config.split))
+    refuse_no_examples(counts, config, log.engaged, len(log.events))
+    return targets, counts
+
+
+def refuse_no_examples(
+    counts: Mapping[str, int], config: ExamplesConfig, source_rule: EngagedConfig | None, events: int
+) -> None:
+    """Raises InputError when no target is left, with what took them."""
+    if not any(counts[f"examples_{name}"] for name in SPLITS):
+        raise InputError(
+            f"{events} events, {counts['targets_engaged']} engaged ({config.engaged or source_rule})",
+            f"no target is left: {dict(counts)}",
+            "relax the filter that took them: engaged, history_min, discovery_only, or the split's shares and times",
+        )
+
+
+def _targets(
+    log: Log, config: ExamplesConfig, times: tuple[dt.datetime, dt.datetime]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """`choose_targets` under given split times; there may be none."""
     _check(config)
     rule = config.engaged or log.engaged
     if rule is None:
@@ -74,77 +127,82 @@ def choose_targets(log: Log, config: ExamplesConfig) -> tuple[pl.DataFrame, dict
             "neither the recipe nor the source says what an engaged target is",
             "set examples.engaged, e.g. {rating_at_least: 4}",
         )
-    events = log.events
-    _check_order(events)
+    codes = log.codes
     counts: dict[str, int] = {}
+    rows = log.events.select(engaged(rule)).to_series().arg_true().to_numpy().astype(np.int64)
+    users = codes.users_of(rows)
     # The same item at the same moment (a click and a play, say) is one target.
-    again = pl.all_horizontal(
-        (pl.col(name) == pl.col(name).shift()).fill_null(False) for name in ("user_id", "event_time", "item_id")
-    )
-    targets = (
-        with_past(events)
-        .filter(engaged(rule))
-        .filter(~again)
-        .select("user_id", "item_id", "event_time", "past_end", "past")
-    )
-    counts["targets_engaged"] = len(targets)
-    users = targets["user_id"].unique(maintain_order=True)
-    splits = pl.DataFrame({"user_id": users, "user_split": user_splits(users, config.split)})
-    times = split_times(events["event_time"], config.split)
-    targets = targets.join(splits, on="user_id", how="left", maintain_order="left")
-    targets = targets.with_columns(target_split(pl.col("user_split"), pl.col("event_time"), times).alias("split"))
-    targets = _keep(targets, pl.col("split").is_not_null(), "targets_outside_their_split_dropped", counts)
-    in_window = targets["user_id"].n_unique()
-    targets = _keep(targets, pl.col("past") >= config.history_min, "targets_with_too_little_history_dropped", counts)
-    counts["users_with_too_little_history"] = in_window - targets["user_id"].n_unique()
-    targets = with_discovery(targets, events, log.items)
-    counts["targets_not_discovery"] = len(targets) - int(targets["is_discovery"].sum())
-    if config.discovery_only:
-        targets = targets.filter("is_discovery")
-    targets = _capped(targets, config, counts)
-    if targets.is_empty():
-        raise InputError(
-            f"{len(events)} events, {counts['targets_engaged']} engaged ({rule})",
-            f"no target is left: {counts}",
-            "relax the filter that took them: engaged, history_min, discovery_only, or the split's shares and times",
-        )
-    for name in SPLITS:
-        part = targets.filter(pl.col("split") == name)
-        counts |= {f"examples_{name}": len(part), f"users_{name}": part["user_id"].n_unique()}
-    return targets.drop("user_split"), counts
-
-
-def _capped(targets: pl.DataFrame, config: ExamplesConfig, counts: dict[str, int]) -> pl.DataFrame:
-    """Add example_id; keep the first `targets_per_user` of each user in hash order."""
-    hashes = _hashes(targets)
-    before = len(targets)
+    once = run_starts(users, codes.times[rows], codes.items[rows])
+    rows, users = rows[once], users[once]
+    counts["targets_engaged"] = len(rows)
+    splits = split_codes(codes.users, config.split)
+    kept = in_window(splits[users], codes.times[rows], times)
+    counts["targets_outside_their_split_dropped"] = len(rows) - int(kept.sum())
+    rows, users = rows[kept], users[kept]
+    ends, lengths = pasts(codes, rows)
+    kept = lengths >= config.history_min
+    counts["targets_with_too_little_history_dropped"] = len(rows) - int(kept.sum())
+    counts["users_with_too_little_history"] = _distinct(users) - _distinct(users[kept])
+    rows, users, ends, lengths = rows[kept], users[kept], ends[kept], lengths[kept]
+    new = discoveries(codes, series_of(log.items), rows)
+    counts["targets_not_discovery"] = len(rows) - int(new.sum())
+    kept = np.flatnonzero(new) if config.discovery_only else np.arange(len(rows))
+    hashes = _hashes(log, rows[kept], users[kept])
     if config.targets_per_user:
-        order = pl.Series("order", _mix(hashes ^ np.uint64(stable_hash("targets", config.seed))))
-        places = targets.select(pl.col("user_id").rle_id().alias("user"), order, pl.int_range(pl.len()).alias("place"))
-        ranked = places.sort("user", "order", "place")
-        within = ranked.select(
-            "place", (pl.int_range(pl.len()) - pl.col("user").search_sorted(pl.col("user"), side="left")).alias("n")
-        )
-        kept = within.filter(pl.col("n") < config.targets_per_user)["place"].sort()
-        targets, hashes = targets[kept], hashes[kept.to_numpy()]
-    counts["targets_over_the_limit_dropped"] = before - len(targets)
-    names = hashes.astype(">u8").tobytes().hex()
-    ids = [names[place : place + 16] for place in range(0, len(names), 16)]
-    return targets.with_columns(pl.Series("example_id", ids, pl.String))
+        first = _first_per_user(users[kept], hashes, config)
+        counts["targets_over_the_limit_dropped"] = len(kept) - len(first)
+        kept, hashes = kept[first], hashes[first]
+    else:
+        counts["targets_over_the_limit_dropped"] = 0
+    rows, users = rows[kept], users[kept]
+    for code, name in enumerate(SPLITS):
+        part = users[splits[users] == code]
+        counts |= {f"examples_{name}": len(part), f"users_{name}": _distinct(part)}
+    targets = pl.DataFrame(
+        {
+            "user_id": codes.users.gather(users),
+            "item_id": log.items["item_id"].gather(codes.items[rows]),
+            "event_time": log.events["event_time"].gather(rows),
+            "past_end": ends[kept],
+            "past": lengths[kept],
+            "is_discovery": new[kept],
+            "split": SPLIT_NAMES.gather(splits[users]),
+            "example_id": _names(hashes),
+        }
+    )
+    return targets, counts
 
 
-def _hashes(targets: pl.DataFrame) -> np.ndarray:
+def _first_per_user(users: np.ndarray, hashes: np.ndarray, config: ExamplesConfig) -> np.ndarray:
+    """The places, ascending, of the first `targets_per_user` of each user in hash order; `users` (B,) ascend."""
+    order = np.lexsort((_mix(hashes ^ np.uint64(stable_hash("targets", config.seed))), users))
+    opens = np.flatnonzero(run_starts(users))
+    within = np.arange(len(users)) - np.repeat(opens, np.diff(np.append(opens, len(users))))
+    return np.sort(order[within < config.targets_per_user])
+
+
+def _hashes(log: Log, rows: np.ndarray, users: np.ndarray) -> np.ndarray:
     """A 64-bit hash of user, item and time per row, (B,): text is hashed once per distinct id, the rest is integer
     mixing."""
     parts = []
-    for name in ("user_id", "item_id"):
-        ids = targets[name].unique()
-        known = pl.DataFrame(
-            {name: ids, "hash": pl.Series([stable_hash(name, value) for value in ids], dtype=pl.UInt64)}
-        )
-        parts.append(targets.select(name).join(known, on=name, how="left", maintain_order="left")["hash"].to_numpy())
-    time = targets["event_time"].dt.epoch("us").to_numpy().astype(np.uint64)
-    return _mix(_mix(_mix(parts[0]) ^ parts[1]) ^ time)
+    for name, ids, code in (
+        ("user_id", log.codes.users, users),
+        ("item_id", log.items["item_id"], log.codes.items[rows]),
+    ):
+        used, places = np.unique(code, return_inverse=True)
+        parts.append(stable_hashes(name, values=ids.gather(used))[places])
+    return _mix(_mix(_mix(parts[0]) ^ parts[1]) ^ log.codes.times[rows].astype(np.uint64))
+
+
+def _names(hashes: np.ndarray) -> pl.Series:
+    """Sixteen hexadecimal digits each."""
+    text = hashes.astype(">u8").tobytes().hex()
+    return pl.Series([text[place : place + 16] for place in range(0, len(text), 16)], dtype=pl.String)
+
+
+def _distinct(users: np.ndarray) -> int:
+    """How many users are in an ascending array."""
+    return int(run_starts(users).sum())
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
@@ -153,12 +211,6 @@ def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _keep(targets: pl.DataFrame, condition: pl.Expr, name: str, counts: dict[str, int]) -> pl.DataFrame:
-    kept = targets.filter(condition)
-    counts[name] = len(targets) - len(kept)
-    return kept
 
 
 def _check(config: ExamplesConfig) -> None:
@@ -171,16 +223,4 @@ def _check(config: ExamplesConfig) -> None:
     if config.targets_per_user < 0:
         raise InputError(
             f"targets_per_user {config.targets_per_user}", "may not be negative", "set it to at least 1, or 0 for all"
-        )
-
-
-def _check_order(events: pl.DataFrame) -> None:
-    same = pl.col("user_id") == pl.col("user_id").shift()
-    ordered = events.select(
-        (pl.col("user_id") > pl.col("user_id").shift())
-        | (same & (pl.col("event_time") >= pl.col("event_time").shift()))
-    )
-    if not ordered.to_series().fill_null(True).all():
-        raise InputError(
-            "log.events", "must be ordered by user, time, item", "pass the log through recsys.logs.events.canonicalise"
         )

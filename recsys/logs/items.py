@@ -5,7 +5,7 @@ import polars as pl
 from recsys import contracts
 from recsys.logs.text import clean
 
-_TEXTS = ("kind", "parent_id", "synopsis")
+_TEXTS = ("kind", "parent_id", "series", "synopsis")
 _LISTS = ("genres", "tags")
 
 

@@ -3,27 +3,30 @@
 Policies: `uniform`; `popularity` (in proportion to earlier events); `matched` (from the target's own release-year band
 and popularity decile); `retrieved` (from the items nearest to the mean vector of the history). Bands and deciles are
 fixed intervals, never windows around the target: within its interval the target is one of many, so neither year nor
-popularity points to it. Where an interval holds too few items it is doubled, in fixed steps, and counted.
+popularity points to it. Where an interval holds too few items it is doubled, in fixed steps, and counted. `logged`
+takes what the log says was shown beside the target (see `logged`).
 
 Negatives exclude the target, what this user touched before the cutoff, and items not available before it: nothing else,
 and nothing later. An item the user comes to like afterwards may be among them; `count_future_favourites` says how
 often.
 """
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from recsys.errors import InputError
+from recsys.logs.coded import DAY_US
 from recsys.logs.engaged import EngagedConfig, engaged
-from recsys.logs.popularity import daily_counts, deciles
+from recsys.logs.logged import draw_logged
+from recsys.logs.pools import ItemVectors, Matcher, Past, Retrieval
+from recsys.logs.popularity import Popularity, popularity
 from recsys.logs.tables import Log
-from recsys.seeding import rng
+from recsys.seeding import Generators
 
-POLICIES = ("matched", "popularity", "uniform", "retrieved")
-# (year bands joined, deciles joined) per widening step of `matched`; 0 joins all.
-_STEPS = ((1, 1), (2, 1), (2, 2), (4, 2), (4, 5), (0, 5), (0, 0))
+POLICIES = ("matched", "popularity", "uniform", "retrieved", "logged")
 _UNTOUCHED_WEIGHT = 1e-9  # popularity: items without events come only after all others are taken
 
 
@@ -38,15 +41,6 @@ class SlateConfig:
     retrieved_from: int = 50
 
 
-@dataclass(frozen=True)
-class ItemVectors:
-    """One row of `matrix` (N, D) per id. They must come from content, or from events before every cutoff that they
-    serve."""
-
-    item_ids: tuple[str, ...]
-    matrix: np.ndarray = field(repr=False)
-
-
 def draw_slates(
     examples: pl.DataFrame, log: Log, config: SlateConfig, n_slates: int, seed: int, vectors: ItemVectors | None = None
 ) -> pl.DataFrame:
@@ -59,47 +53,58 @@ def draw_slates(
 
 
 def draw_counted(
-    examples: pl.DataFrame, log: Log, config: SlateConfig, n_slates: int, seed: int, vectors: ItemVectors | None = None
+    examples: pl.DataFrame,
+    log: Log,
+    config: SlateConfig,
+    n_slates: int,
+    seed: int,
+    vectors: ItemVectors | None = None,
+    touched: Popularity | None = None,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """`draw_slates` with counts: `slates_widened_N` examples whose year band or decile had to be widened N times."""
+    """`draw_slates` with counts: `slates_widened_N` examples whose year band or decile had to be widened N times.
+
+    `log` holds all events of the examples' users; `touched` is the popularity of the whole log where that is more.
+    """
     _check(config, vectors)
-    items = log.items.sort("item_id")
-    past = _Past(log, items)
-    codes = items.select("item_id").with_row_index("code")
-    queries = examples.select("example_id", "user_id", "cutoff_time", pl.col("target_item_id").alias("item_id")).join(
-        codes, on="item_id", how="left", maintain_order="left"
-    )
-    unknown = queries.filter(pl.col("code").is_null())
-    if len(unknown):
-        raise InputError(
-            f"target {unknown['item_id'][0]!r} of example {unknown['example_id'][0]}",
-            "is not in the catalogue",
-            "use the log the examples were built from",
-        )
-    ids, users = queries["example_id"].to_list(), queries["user_id"].to_list()
-    cutoffs, targets = queries["cutoff_time"].dt.epoch("us").to_numpy(), queries["code"].to_numpy().astype(np.int64)
-    days = queries["cutoff_time"].dt.epoch("d").to_numpy()
-    nearest = _Retrieval(examples, items, vectors) if vectors is not None and config.policy == "retrieved" else None
-    drawn = np.empty((len(ids), n_slates, config.size), np.int64)
-    places = np.empty((len(ids), n_slates), np.int32)
+    if config.policy == "logged":
+        return draw_logged(examples, log, config.size, n_slates, seed)
+    if not log.items["item_id"].is_sorted():
+        places = log.items["item_id"].rank("ordinal").to_numpy() - 1
+        touched = touched and dataclasses.replace(touched, items=places[touched.items])
+        log = dataclasses.replace(log, items=log.items.sort("item_id"))
+    items = log.items
+    touched = touched or popularity(log.codes, len(items))
+    past = Past(log, items)
+    targets = _target_codes(examples, items)
+    ids, cutoffs = examples["example_id"].to_list(), examples["cutoff_time"].dt.epoch("us").to_numpy()
+    days = cutoffs // DAY_US
+    starts, ends = past.spans_before(examples["user_id"], cutoffs)
+    nearest = Retrieval(examples, items, vectors) if vectors is not None and config.policy == "retrieved" else None
+    matcher = Matcher(items, None, config.year_band) if config.policy == "matched" else None
+    generators = [Generators(seed, "slate", index, values=ids) for index in range(n_slates)]
+    drawn = np.empty((len(ids), n_slates, config.size), np.int64)  # the target last
+    drawn[:, :, -1] = targets[:, None]
+    orders = np.empty((len(ids), n_slates, config.size), np.int64)
     counts: dict[str, int] = {}
     by_day = np.argsort(days, kind="stable")
-    starts = np.searchsorted(days[by_day], np.unique(days))
-    groups = np.split(by_day, starts[1:]) if len(by_day) else []
-    for (_, touched), group in zip(daily_counts(log.events, items, np.unique(days)), groups, strict=True):
-        matcher = _Matcher(items, touched, config.year_band) if config.policy == "matched" else None
-        weights = np.maximum(touched, _UNTOUCHED_WEIGHT) if config.policy == "popularity" else None
-        for place in group:
-            allowed = past.candidates(users[place], cutoffs[place])
-            allowed[targets[place]] = False
+    wanted, firsts = np.unique(days[by_day], return_index=True)
+    groups = np.split(by_day, firsts[1:]) if len(by_day) else []
+    for (_, earlier), group in zip(touched.before(wanted), groups, strict=True):
+        if matcher is not None:
+            matcher.on_day(earlier)
+        weights = np.maximum(earlier, _UNTOUCHED_WEIGHT) if config.policy == "popularity" else None
+        for place in group.tolist():
+            target = int(targets[place])
+            allowed = past.allowed(starts[place], ends[place], cutoffs[place])
+            allowed[target] = False
             if matcher is not None:
-                pool, widened = matcher.pool(int(targets[place]), allowed, config.size - 1)
+                pool, widened = matcher.pool(target, allowed, config.size - 1)
                 if widened:
                     counts[f"slates_widened_{widened}"] = counts.get(f"slates_widened_{widened}", 0) + 1
             elif nearest is not None:
                 pool = nearest.pool(place, allowed, config.retrieved_from)
             else:
-                pool = np.flatnonzero(allowed)
+                pool = allowed.nonzero()[0]
             if len(pool) < config.size - 1:
                 raise InputError(
                     f"example {ids[place]}: {len(pool)} candidates of {len(items)} items "
@@ -107,12 +112,30 @@ def draw_counted(
                     f"a slate of {config.size} needs {config.size - 1} negatives",
                     "set slate.size smaller, or use a larger catalogue",
                 )
+            chances = None if weights is None else weights[pool]
             for index in range(n_slates):
-                generator = rng(seed, "slate", index, ids[place])
-                chosen = _sample(generator, pool, None if weights is None else weights[pool], config.size - 1)
-                slate = np.append(chosen, targets[place])[generator.permutation(config.size)]
-                drawn[place, index], places[place, index] = slate, int(np.flatnonzero(slate == targets[place])[0])
-    return _frame(queries["example_id"], items["item_id"], drawn, places), dict(sorted(counts.items()))
+                generator = generators[index][place]
+                drawn[place, index, :-1] = _sample(generator, pool, chances, config.size - 1)
+                orders[place, index] = generator.permutation(config.size)
+    slates = np.take_along_axis(drawn, orders, axis=2)
+    places = (orders == config.size - 1).argmax(axis=2).astype(np.int32)
+    return _frame(examples["example_id"], items["item_id"], slates, places), dict(sorted(counts.items()))
+
+
+def _target_codes(examples: pl.DataFrame, items: pl.DataFrame) -> np.ndarray:
+    """The row of each example's target in `items`, (B,) int64."""
+    codes = items.select(pl.col("item_id").alias("target_item_id")).with_row_index("code")
+    targets = examples.select("example_id", "target_item_id").join(
+        codes, on="target_item_id", how="left", maintain_order="left"
+    )
+    unknown = targets.filter(pl.col("code").is_null())
+    if len(unknown):
+        raise InputError(
+            f"target {unknown['target_item_id'][0]!r} of example {unknown['example_id'][0]}",
+            "is not in the catalogue",
+            "use the log the examples were built from",
+        )
+    return targets["code"].to_numpy().astype(np.int64)
 
 
 def count_future_favourites(
@@ -135,103 +158,13 @@ def count_future_favourites(
     }
 
 
-class _Past:
-    """Who had touched what, and what was available, before a moment."""
-
-    def __init__(self, log: Log, items: pl.DataFrame) -> None:
-        codes = items.select("item_id").with_row_index("code")
-        events = log.events.select("user_id", "item_id", "event_time")
-        self.items = events.join(codes, on="item_id", how="left", maintain_order="left")["code"].to_numpy()
-        self.times = events["event_time"].dt.epoch("us").to_numpy()
-        spans = (
-            events.with_row_index("row").group_by("user_id", maintain_order=True).agg(pl.col("row").first(), pl.len())
-        )
-        self.spans = {user: (row, row + size) for user, row, size in spans.iter_rows()}
-        since = items["available_from"].dt.epoch("us")
-        self.since = None if since.null_count() == len(items) else since.fill_null(np.iinfo(np.int64).min).to_numpy()
-        self.everything = np.ones(len(items), bool)
-
-    def candidates(self, user: str, cutoff: int) -> np.ndarray:
-        """Boolean (items,): available strictly before the cutoff and not touched before it."""
-        allowed = self.everything.copy() if self.since is None else self.since < cutoff
-        start, end = self.spans.get(user, (0, 0))
-        allowed[self.items[start : start + int(np.searchsorted(self.times[start:end], cutoff, side="left"))]] = False
-        return allowed
-
-
-class _Matcher:
-    """Items of the target's release-year band and popularity decile on one day."""
-
-    def __init__(self, items: pl.DataFrame, counts: np.ndarray, year_band: int) -> None:
-        self.years = items["year"].fill_null(-1).to_numpy().astype(np.int64)
-        self.deciles, self.year_band = deciles(counts), year_band
-        self.cells: dict[int, tuple[np.ndarray, dict[int, np.ndarray]]] = {}
-
-    def pool(self, target: int, allowed: np.ndarray, needed: int) -> tuple[np.ndarray, int]:
-        """Allowed items of the target's cell at the first step that holds enough of them, and the number of that
-        step."""
-        pool = np.empty(0, np.int64)
-        for step in range(len(_STEPS)):
-            members = self._members(step, target)
-            pool = members[allowed[members]]
-            if len(pool) >= needed:
-                return pool, step
-        return pool, len(_STEPS) - 1
-
-    def _members(self, step: int, target: int) -> np.ndarray:
-        if step not in self.cells:
-            bands, joined = _STEPS[step]
-            # Unknown years and untouched items keep cells of their own until all are joined.
-            band = (
-                np.where(self.years < 0, -1, self.years // (self.year_band * bands))
-                if bands
-                else np.zeros_like(self.years)
-            )
-            decile = (
-                np.where(self.deciles > 0, (self.deciles - 1) // joined, -1) if joined else np.zeros_like(self.deciles)
-            )
-            self.cells[step] = ((band + 1) * 16 + decile + 1, {})
-        cell, found = self.cells[step]
-        wanted = int(cell[target])
-        if wanted not in found:
-            found[wanted] = np.flatnonzero(cell == wanted)
-        return found[wanted]
-
-
-class _Retrieval:
-    """Items nearest to the mean of the history's vectors (cosine)."""
-
-    def __init__(self, examples: pl.DataFrame, items: pl.DataFrame, vectors: ItemVectors) -> None:
-        places = {item: place for place, item in enumerate(vectors.item_ids)}
-        missing = [item for item in items["item_id"] if item not in places]
-        if missing:
-            raise InputError(
-                f"item {missing[0]!r} and {len(missing) - 1} more",
-                "have no vector",
-                "embed the whole catalogue before drawing `retrieved` slates",
-            )
-        matrix = np.asarray(vectors.matrix, np.float64)[[places[item] for item in items["item_id"]]]
-        self.matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)  # (N, D)
-        codes = {item: code for code, item in enumerate(items["item_id"])}
-        self.histories = [
-            [codes[item] for item in ids]
-            for ids in examples["history"].list.eval(pl.element().struct.field("item_id")).to_list()
-        ]
-
-    def pool(self, place: int, allowed: np.ndarray, size: int) -> np.ndarray:
-        scores = self.matrix @ self.matrix[self.histories[place]].mean(axis=0)
-        candidates = np.flatnonzero(allowed)
-        nearest = np.argsort(-scores[candidates], kind="stable")[:size]
-        return np.sort(candidates[nearest])
-
-
 def _sample(generator: np.random.Generator, pool: np.ndarray, weights: np.ndarray | None, size: int) -> np.ndarray:
     """`size` of `pool` without replacement, in proportion to the weights (exponential races)."""
     keys = generator.random(len(pool))
     if weights is not None:
         keys = -np.log1p(-keys) / weights
-    first = np.argpartition(keys, size - 1)[:size]
-    return pool[first[np.argsort(keys[first])]]
+    first = keys.argpartition(size - 1)[:size]
+    return pool[first[keys[first].argsort()]]
 
 
 def _frame(example_ids: pl.Series, item_ids: pl.Series, drawn: np.ndarray, places: np.ndarray) -> pl.DataFrame:

@@ -5,14 +5,17 @@ user's id alone, so that no other seed, filter or data update can move a user ac
 """
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from recsys.errors import InputError
-from recsys.seeding import unit_hash
+from recsys.seeding import stable_hashes
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = pl.Series("split", [*SPLITS, None], pl.String)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class SplitConfig:
 
 def user_splits(users: pl.Series, config: SplitConfig) -> pl.Series:
     """The split of each (distinct) user; null for users beyond the shares."""
+    return SPLIT_NAMES.gather(split_codes(users, config)).alias("split")
+
+
+def split_codes(users: pl.Series, config: SplitConfig) -> np.ndarray:
+    """The place in SPLITS of each user's split, (U,) int64; 3 for users beyond the shares."""
     shares = (config.train, config.validation, config.test)
     if min(shares) < 0 or sum(shares) > 1 + 1e-9:
         raise InputError(
@@ -39,18 +47,26 @@ def user_splits(users: pl.Series, config: SplitConfig) -> pl.Series:
             "must not be negative and sum to at most 1",
             "correct split.train, .validation, .test",
         )
-    edges = (shares[0], shares[0] + shares[1], sum(shares))
-    names: list[str | None] = []
-    for user in users:
-        place = unit_hash("split", user)
-        names.append(next((name for name, edge in zip(SPLITS, edges, strict=True) if place < edge), None))
-    return pl.Series("split", names, pl.String)
+    edges = np.array([shares[0], shares[0] + shares[1], sum(shares)])
+    places = stable_hashes("split", values=users).astype(np.float64) / 2**64
+    return np.searchsorted(edges, places, side="right")
 
 
 def split_times(event_times: pl.Series, config: SplitConfig) -> tuple[dt.datetime, dt.datetime]:
     """T1 and T2. Raises InputError when they are not in order or not readable."""
+
+    def at(share: float) -> dt.datetime:
+        value = event_times.quantile(share, interpolation="lower")
+        assert isinstance(value, dt.datetime)
+        return value
+
+    return split_times_at(at, config)
+
+
+def split_times_at(at: Callable[[float], dt.datetime], config: SplitConfig) -> tuple[dt.datetime, dt.datetime]:
+    """`split_times` of a log that is not at hand: `at` gives the time of the event at a share of all events."""
     first, second = (
-        _moment(text, event_times, name)
+        _moment(text, at, name)
         for text, name in ((config.train_until, "train_until"), (config.validate_until, "validate_until"))
     )
     if first > second or (first == second and config.validation > 0):
@@ -62,26 +78,21 @@ def split_times(event_times: pl.Series, config: SplitConfig) -> tuple[dt.datetim
     return first, second
 
 
-def target_split(user_split: pl.Expr, time: pl.Expr, times: tuple[dt.datetime, dt.datetime]) -> pl.Expr:
-    """The split of a target: its user's, if its time lies in that split's window; else null."""
-    first, second = times
-    inside = (
-        ((user_split == "train") & (time < first))
-        | ((user_split == "validation") & (time >= first) & (time < second))
-        | ((user_split == "test") & (time >= second))
-    )
-    return pl.when(inside).then(user_split)
+def in_window(splits: np.ndarray, times: np.ndarray, window: tuple[dt.datetime, dt.datetime]) -> np.ndarray:
+    """Boolean (B,): whether a target at `times` (B,) int64 microseconds lies in the window of its user's split code."""
+    first, second = (int(pl.Series([moment]).dt.epoch("us")[0]) for moment in window)
+    low = np.array([np.iinfo(np.int64).min, first, second, 0])[splits]
+    high = np.array([first, second, np.iinfo(np.int64).max, 0])[splits]
+    return (times >= low) & (times < high)
 
 
-def _moment(text: str, event_times: pl.Series, name: str) -> dt.datetime:
+def _moment(text: str, at: Callable[[float], dt.datetime], name: str) -> dt.datetime:
     try:
         if text.strip().endswith("%"):
             share = float(text.strip()[:-1]) / 100
             if not 0 <= share <= 1:
                 raise ValueError
-            value = event_times.quantile(share, interpolation="lower")
-            assert isinstance(value, dt.datetime)
-            return value
+            return at(share)
         moment = dt.datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(

@@ -1,9 +1,11 @@
 """The two shapes of a log: as a source hands it over, and canonical."""
 
+import functools
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from recsys.logs.coded import Codes, codes_of
 from recsys.logs.engaged import EngagedConfig
 
 
@@ -20,6 +22,10 @@ class RawLog:
     items: pl.DataFrame | None
     provenance: dict[str, str] = field(default_factory=dict)
     engaged: EngagedConfig | None = None
+    impressions: pl.DataFrame | None = None
+    """What was shown, in the columns of `data_schemas/impressions.yaml`; None where the log does not say."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the source itself dropped, folded or inferred, and how often."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,18 @@ class Log:
     items: pl.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
     engaged: EngagedConfig | None = None
+    impressions: pl.DataFrame | None = None
+    """Under their contract (`recsys.logs.impressions.carried`); None where the log does not say what was shown."""
+
+    known: tuple[pl.DataFrame, pl.DataFrame, Codes] | None = field(default=None, repr=False, compare=False)
+    """Codes left by `canonicalise`, with the events and items they are of."""
+
+    @functools.cached_property
+    def codes(self) -> Codes:
+        """Users and items as integers, row by row; made on first use where nobody has left those of this very table.
+
+        Raises InputError when the events are not in order.
+        """
+        if self.known is not None and self.known[0] is self.events and self.known[1] is self.items:
+            return self.known[2]
+        return codes_of(self.events, self.items)

@@ -1,33 +1,82 @@
-"""Texts to unit vectors by a frozen sentence encoder: mean pooling over tokens, as sentence-transformers models do."""
+"""Texts to unit vectors by a frozen sentence encoder, pooled as its folder says (default: the mean)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from recsys.errors import AssetError
 from recsys.models.loading import resolve_model
+from recsys.models.quiet import no_progress_bars
+from recsys.storage import read_json
+
+
+class SentenceEncoder:
+    """A sentence-transformers model held in memory; calling it with N texts gives (N, D) float32, rows of length 1.
+
+    `model` is an asset name, a folder or a Hugging Face id. Longer texts are cut at `max_tokens`. Batches go from short
+    to long, so padding is little; the order of rows is kept. Raises AssetError for a pooling other than mean or
+    first token.
+    """
+
+    def __init__(
+        self, model: str = "minilm", batch_size: int = 64, max_tokens: int = 256, device: str | None = None
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = resolve_model(model)
+        self.name, self.batch_size, self.max_tokens, self.device = model, batch_size, max_tokens, device or "cpu"
+        self.pooling = _pooling(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        with no_progress_bars():
+            self.encoder = AutoModel.from_pretrained(folder).eval().to(self.device)
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        import torch
+
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        vectors = np.zeros((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = self.tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            ).to(self.device)
+            with torch.inference_mode():
+                hidden = self.encoder(**batch).last_hidden_state  # (B, T, D)
+            if self.pooling == "cls":
+                pooled = hidden[:, 0]
+            else:
+                mask = batch["attention_mask"].unsqueeze(-1)
+                pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+            vectors[rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        return vectors
 
 
 def embed_texts(texts: Sequence[str], model: str = "minilm", batch_size: int = 64, max_tokens: int = 256) -> np.ndarray:
-    """N texts -> (N, D) float32, rows of length 1. `model` is an asset name, a folder or a Hugging Face id.
-
-    Longer texts are cut at `max_tokens`. Batches go from short to long, so padding is little; the order of rows is
-    kept.
+    """N texts -> (N, D) float32, rows of length 1. Loads the model for this one call: hold a `SentenceEncoder` to call
+    often.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
+    return SentenceEncoder(model, batch_size, max_tokens)(texts)
 
-    folder = resolve_model(model)
-    tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    vectors = np.zeros((len(texts), encoder.config.hidden_size), dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+
+def _pooling(folder: Path) -> str:
+    path = folder / "1_Pooling" / "config.json"
+    modes = (
+        {name.removeprefix("pooling_mode_") for name, on in read_json(path).items() if on is True}
+        if path.is_file()
+        else set()
+    ) - {"include_prompt"}
+    pooling = {frozenset(): "mean", frozenset({"mean_tokens"}): "mean", frozenset({"cls_token"}): "cls"}.get(
+        frozenset(modes)
+    )
+    if pooling is None:
+        raise AssetError(
+            str(folder),
+            f"pools its tokens by {', '.join(sorted(modes))}; only the mean and the first token are supported",
+            "choose a sentence encoder with mean or cls pooling",
         )
-        with torch.inference_mode():
-            hidden = encoder(**batch).last_hidden_state  # (B, T, D)
-        mask = batch["attention_mask"].unsqueeze(-1)
-        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        vectors[rows] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-    return vectors
+    return pooling

@@ -41,8 +41,31 @@ class _Row:
     length: int
 
 
+@dataclass(frozen=True)
+class BranchTokens:
+    """What a model says of a branch of C tokens: log-probabilities and, if asked for, entropies in nats, (C,) each."""
+
+    logprobs: Tensor
+    entropies: Tensor | None = None
+
+
 def packed_logprobs(model: Any, requests: Sequence[PackedRequest], token_budget: int = 2048) -> list[list[Tensor]]:
-    """Per-token log-probabilities: result[i][j] has shape (len(requests[i].branches[j]),), float32.
+    """Per-token log-probabilities: result[i][j] has shape (len(requests[i].branches[j]),), float32. See `packed_tokens`
+    for the rest."""
+    return [[branch.logprobs for branch in row] for row in packed_tokens(model, requests, token_budget)]
+
+
+def packed_tokens(
+    model: Any,
+    requests: Sequence[PackedRequest],
+    token_budget: int = 2048,
+    *,
+    temperature: float = 1.0,
+    entropies: bool = False,
+    entropy_gradients: bool = False,
+) -> list[list[BranchTokens]]:
+    """Log-probabilities and, if asked for, entropies of every branch's tokens, of softmax(logits / temperature).
+    Entropies carry gradients only with `entropy_gradients`: they would keep one more (tokens, vocabulary) table alive.
 
     `token_budget` bounds the tokens of one forward pass, padding included: requests are sorted by length and batched
     up to it, and a request longer than that is split between branches, its prefix repeated. One prefix with one
@@ -51,9 +74,10 @@ def packed_logprobs(model: Any, requests: Sequence[PackedRequest], token_budget:
     """
     body, head = body_and_head(model)
     _check(requests, getattr(body.config, "max_position_embeddings", None))
-    results: list[list[Tensor]] = [[torch.empty(0)] * len(request.branches) for request in requests]
+    project = _Projection(head, temperature, entropies, entropy_gradients)
+    results = [[BranchTokens(torch.empty(0))] * len(request.branches) for request in requests]
     for batch in _batches(_rows(requests, token_budget), token_budget):
-        for row, values in zip(batch, _forward(body, head, requests, batch), strict=True):
+        for row, values in zip(batch, _forward(body, project, requests, batch), strict=True):
             for branch, value in zip(row.chosen, values, strict=True):
                 results[row.request][branch] = value
     return results
@@ -145,9 +169,9 @@ def _batches(rows: Iterable[_Row], budget: int) -> list[list[_Row]]:
 
 
 def _forward(
-    body: nn.Module, head: nn.Module, requests: Sequence[PackedRequest], batch: list[_Row]
-) -> list[list[Tensor]]:
-    """One pass over B rows padded to n tokens; per row, one tensor of log-probabilities per branch."""
+    body: nn.Module, project: "_Projection", requests: Sequence[PackedRequest], batch: list[_Row]
+) -> list[list[BranchTokens]]:
+    """One pass over B rows padded to n tokens; per row, what is said of each branch."""
     device = next(body.parameters()).device
     n = batch[0].length
     ids, positions, segments = ([] for _ in range(3))  # each B lists of n
@@ -179,16 +203,18 @@ def _forward(
         position_ids=torch.tensor(positions, device=device),
         # Without branch tokens the row is plain causal, and padding to the right is never seen: the faster kernel
         # serves.
-        attention_mask=_block_mask(torch.tensor(segments, device=device), _dtype(body)) if branching else None,
+        attention_mask=block_mask(torch.tensor(segments, device=device), dtype_of(body)) if branching else None,
         use_cache=False,
     ).last_hidden_state  # (B, n, D)
     needed = hidden.reshape(-1, hidden.shape[-1])[torch.tensor(slots, device=device)]  # (N, D)
-    values = _pick(head, needed, torch.tensor(picks, device=device), torch.tensor(tokens, device=device))
-    pieces = iter(values.split([len(requests[row.request].branches[branch]) for row in batch for branch in row.chosen]))
+    logprobs, entropies = project(needed, torch.tensor(picks, device=device), torch.tensor(tokens, device=device))
+    lengths = [len(requests[row.request].branches[branch]) for row in batch for branch in row.chosen]
+    spreads = entropies.split(lengths) if entropies is not None else [None] * len(lengths)
+    pieces = (BranchTokens(*piece) for piece in zip(logprobs.split(lengths), spreads, strict=True))
     return [[next(pieces) for _ in row.chosen] for row in batch]
 
 
-def _block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+def block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, n) segment numbers (0 prefix, 1.. branches, -1 padding) -> additive mask (B, 1, n, n).
 
     A query sees keys at or before it that lie in the prefix or in its own segment. The most negative finite number, not
@@ -202,19 +228,37 @@ def _block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def _pick(head: nn.Module, hidden: Tensor, picks: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax(head(hidden))[picks, tokens] in float32, chunk by chunk. hidden (N, D); picks, tokens (T,)."""
-    order = torch.argsort(picks, stable=True)
-    picks, tokens = picks[order], tokens[order]
-    starts = list(range(0, len(hidden), HEAD_CHUNK))
-    edges = torch.searchsorted(picks, torch.tensor([*starts, len(hidden)], device=picks.device)).tolist()
-    parts = []
-    for start, low, high in zip(starts, edges, edges[1:], strict=False):
-        logits = head(hidden[start : start + HEAD_CHUNK]).float()  # (chunk, V)
-        rows = picks[low:high] - start
-        parts.append(logits[rows, tokens[low:high]] - torch.logsumexp(logits, dim=-1)[rows])
-    return torch.cat(parts)[torch.argsort(order)]
+@dataclass(frozen=True)
+class _Projection:
+    """Hidden states -> log-probabilities (and entropies) of chosen tokens in float32, HEAD_CHUNK positions at once."""
+
+    head: nn.Module
+    temperature: float
+    entropies: bool
+    entropy_gradients: bool
+
+    def __call__(self, hidden: Tensor, picks: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """hidden (N, D); picks, tokens (T,): token t is read from the distribution at hidden[picks[t]] -> (T,) each."""
+        order = torch.argsort(picks, stable=True)
+        back = torch.argsort(order)
+        picks, tokens = picks[order], tokens[order]
+        starts = list(range(0, len(hidden), HEAD_CHUNK))
+        edges = torch.searchsorted(picks, torch.tensor([*starts, len(hidden)], device=picks.device)).tolist()
+        logprobs, entropies = [], []
+        for start, low, high in zip(starts, edges, edges[1:], strict=False):
+            logits = self.head(hidden[start : start + HEAD_CHUNK]).float()  # (chunk, V)
+            if self.temperature != 1.0:
+                logits = logits / self.temperature
+            rows = picks[low:high] - start
+            normaliser = torch.logsumexp(logits, dim=-1)
+            logprobs.append(logits[rows, tokens[low:high]] - normaliser[rows])
+            if self.entropies:
+                with torch.set_grad_enabled(self.entropy_gradients and torch.is_grad_enabled()):
+                    means = (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
+                    entropies.append((normaliser - means)[rows])
+        return torch.cat(logprobs)[back], torch.cat(entropies)[back] if self.entropies else None
 
 
-def _dtype(body: nn.Module) -> torch.dtype:
+def dtype_of(body: nn.Module) -> torch.dtype:
+    """The floating-point type of a model's weights."""
     return next(parameter.dtype for parameter in body.parameters() if parameter.is_floating_point())

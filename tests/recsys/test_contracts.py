@@ -8,7 +8,7 @@ import pytest
 from recsys import contracts
 from recsys.errors import ContractError, InputError
 
-TABLES = ["events", "items", "examples", "verbalizations", "decisions"]
+TABLES = ["events", "items", "impressions", "examples", "verbalizations", "decisions"]
 
 
 def event(**changes: object) -> dict[str, object]:

@@ -148,8 +148,8 @@ def test_arms_that_cannot_be_compared_are_refused():
     wider = decisions.with_columns(slate_size=pl.when(pl.col("verbalizer") == "a").then(SIZE).otherwise(SIZE + 1))
     with pytest.raises(InputError, match="different examples or slates"):
         compare(wider, ("a", "r"), ("b", "r"))
-    with pytest.raises(InputError, match="nothing can be relative"):
-        compare(decisions, ("a", "r"), ("b", "r"), relative=True)
+    undefined = compare(decisions, ("a", "r"), ("b", "r"), relative=True)
+    assert math.isnan(undefined.value) and undefined.value_b == 0.0
     with pytest.raises(InputError, match="1 user"):
         compare(decisions.filter(pl.col("user_id") == "u00"), ("a", "r"), ("b", "r"))
     uneven = make_decisions({("a", 0): hit(0.6), ("a", 1): hit(0.6)}).head(-1)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from recsys.errors import InputError
 from recsys.logs import examples as examples_module
-from recsys.logs import slates as slates_module
+from recsys.logs.coded import Codes
 from recsys.logs.examples import build_examples
+from recsys.logs.pools import Past
+from recsys.logs.popularity import Popularity
 from recsys.logs.slates import ItemVectors
 
 VECTORS = ItemVectors(tuple(factory.catalogue()["item_id"]), np.random.default_rng(0).normal(size=(factory.ITEMS, 6)))
@@ -61,39 +63,34 @@ def test_a_catalogue_derived_from_events_does_not_leak(seed: int, policy: str) -
     assert changed_by_the_future(seed, policy, derived=True)[1] == 0
 
 
-def _future_counts(events: pl.DataFrame, items: pl.DataFrame, days: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _future_counts(self: Popularity, days: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Popularity over the whole log."""
-    return ((day, counts) for day in days for _, counts in REAL_COUNTS(events, items, np.array([99999])))
+    return ((day, counts) for day in days for _, counts in REAL_COUNTS(self, np.array([99999])))
 
 
-def _tied_past(events: pl.DataFrame) -> pl.DataFrame:
+def _tied_past(codes: Codes, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Histories that take in the target itself and what follows it."""
-    last = pl.len().over("user_id") - 1
-    return REAL_PAST(events).with_columns(
-        pl.min_horizontal(pl.col("past") + 1, last).alias("past"),
-        (pl.col("past_end") + 1).clip(0, len(events)).alias("past_end"),
-    )
+    ends, lengths = REAL_PAST(codes, rows)
+    last = codes.starts[codes.users_of(rows) + 1]
+    later = np.minimum(ends + 2, last)
+    return later, np.maximum(lengths + later - ends, 0)
 
 
-def _lifelong(self: slates_module._Past, user: str, cutoff: int) -> np.ndarray:
+def _lifelong(self: Past, users: pl.Series, cutoffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Negatives cleared of what the user touches later."""
-    return REAL_CANDIDATES(self, user, np.iinfo(np.int64).max)
+    return REAL_SPANS(self, users, np.full(len(cutoffs), np.iinfo(np.int64).max))
 
 
-REAL_COUNTS, REAL_PAST, REAL_CANDIDATES = (
-    slates_module.daily_counts,
-    examples_module.with_past,
-    slates_module._Past.candidates,
-)
+REAL_COUNTS, REAL_PAST, REAL_SPANS = Popularity.before, examples_module.pasts, Past.spans_before
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "leak", "policy"),
     [
-        (slates_module, "daily_counts", _future_counts, "popularity"),
-        (slates_module, "daily_counts", _future_counts, "matched"),
-        (slates_module._Past, "candidates", _lifelong, "uniform"),
-        (examples_module, "with_past", _tied_past, "uniform"),
+        (Popularity, "before", _future_counts, "popularity"),
+        (Popularity, "before", _future_counts, "matched"),
+        (Past, "spans_before", _lifelong, "uniform"),
+        (examples_module, "pasts", _tied_past, "uniform"),
     ],
 )
 def test_the_property_notices_a_leak(

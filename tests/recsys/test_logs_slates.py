@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.examples import build_examples
-from recsys.logs.popularity import daily_counts, deciles
+from recsys.logs.pools import Past
+from recsys.logs.popularity import added, deciles, popularity
 from recsys.logs.slates import ItemVectors, SlateConfig, count_future_favourites, draw_counted, draw_slates
 from recsys.logs.splits import SplitConfig
 from recsys.logs.tables import Log
@@ -114,9 +115,8 @@ def test_matched_negatives_share_the_targets_cell_unless_widened() -> None:
     years = dict(log.items.select("item_id", "year").iter_rows())
     ids = log.items["item_id"].to_list()
     outside = 0
-    for day, counted in daily_counts(
-        log.events, log.items, np.unique(examples["cutoff_time"].dt.epoch("d").to_numpy())
-    ):
+    days = np.unique(examples["cutoff_time"].dt.epoch("d").to_numpy())
+    for day, counted in popularity(log.codes, len(ids)).before(days):
         cell = {
             item: (-1 if years[item] is None else years[item] // 5, int(decile))
             for item, decile in zip(ids, deciles(counted), strict=True)
@@ -187,9 +187,42 @@ def test_future_favourites_are_counted_and_kept() -> None:
     assert found == {"negatives": 52, "negatives_touched_later": 2, "negatives_engaged_later": 1}
 
 
-def test_daily_counts_stop_before_the_day() -> None:
+def test_popularity_stops_before_the_day_and_adds_up_over_parts() -> None:
     log = factory.make_log(factory.random_rows(np.random.default_rng(8)))
+    whole = popularity(log.codes, len(log.items))
     days = np.array([18261, 18262, 18263, 18264, 18300])  # 18262 is 2020-01-01
-    for day, counts in daily_counts(log.events, log.items, days):
+    for day, counts in whole.before(days):
         earlier = log.events.filter(pl.col("event_time").dt.epoch("d") < day)
         assert counts.tolist() == [earlier.filter(pl.col("item_id") == item).height for item in log.items["item_id"]]
+    parts = [
+        Log(log.events.filter(pl.col("user_id") == user), log.items) for user in ("u0", "u1", "u2", "u3", "nobody")
+    ]
+    total = added([popularity(part.codes, len(log.items)) for part in parts])
+    for name in ("days", "items", "counts"):
+        assert np.array_equal(getattr(total, name), getattr(whole, name)), name
+    found, counts = whole.by_day()
+    assert dict(zip(found.tolist(), counts.tolist(), strict=True)) == dict(
+        log.events["event_time"].dt.epoch("d").value_counts().iter_rows()
+    )
+
+
+def test_deciles_rank_among_touched_items() -> None:
+    generator = np.random.default_rng(9)
+    for size in (1, 7, 60):
+        counts = generator.integers(0, 9, size)
+        touched = sorted(count for count in counts if count)
+        expected = [1 + 10 * touched.index(count) // len(touched) if count else 0 for count in counts]
+        assert deciles(counts).tolist() == expected
+
+
+def test_candidates_of_a_user_leave_out_what_lies_before_the_moment() -> None:
+    log = factory.make_log(factory.random_rows(np.random.default_rng(10)))
+    past, ids = Past(log, log.items), np.array(log.items["item_id"])
+    for user in ("u0", "u3", "nobody"):
+        for hour in (0, 17, 33, 100):
+            moment = factory.hour(hour)
+            touched = log.events.filter((pl.col("user_id") == user) & (pl.col("event_time") < moment))["item_id"]
+            cutoffs = np.array([int(moment.timestamp() * 1_000_000)])
+            starts, ends = past.spans_before(pl.Series([user]), cutoffs)
+            allowed = past.allowed(int(starts[0]), int(ends[0]), int(cutoffs[0]))
+            assert set(ids[~allowed]) == set(touched)

@@ -339,7 +339,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_source_refusals(tmp_path: Path) -> None:
     for config, message in (
         (SourceConfig(path=str(tmp_path / "absent")), "does not exist"),
-        (SourceConfig(kind="tables", path=str(tmp_path)), "movielens or table"),
+        (SourceConfig(kind="tables", path=str(tmp_path)), "use one of movielens, table.*did you mean 'table'"),
         (SourceConfig(path=str(tmp_path)), "holds no MovieLens layout"),
         (SourceConfig(kind="table", path=str(tmp_path)), "exactly one of them"),
         (SourceConfig(kind="table", path=str(tmp_path), mapping="absent.yaml"), "no such file.*about ten lines"),

@@ -7,8 +7,10 @@ import polars as pl
 
 from recsys.comparison import compare, summarise
 from recsys.slices import by_target_position, summarise_slices
+from verbalize.report.browser import example_views
 from verbalize.report.claims import Claim, Estimator
-from verbalize.report.data import ReportData, Shown, curves_from_metrics, example_views
+from verbalize.report.data import ReportData, Shown, curves_from_metrics
+from verbalize.verbalizers.sanitise import sanitise_titles
 
 HOSTILE = [
     "<script>document.title='pwned'</script>",
@@ -52,6 +54,7 @@ ARMS = {
     "actions": 0.245,
     "profile": 0.17,
 }
+GUSHING = "A devoted admirer of drama from the 1980s, who never misses westerns, and loved"
 GENRES = ["Drama", "Comedy", "Mystery"]
 TOKENS = {
     "titles": 148.0,
@@ -239,7 +242,7 @@ def _examples(decisions: pl.DataFrame) -> tuple:
         pl.col("example_id").is_in([f"e{u}-0" for u in range(5)])
     )
     examples, texts = [], []
-    for example in few["example_id"].unique(maintain_order=True):
+    for user, example in enumerate(few["example_id"].unique(maintain_order=True)):
         order = generator.permutation(len(FILMS))
         history = [
             {
@@ -252,15 +255,18 @@ def _examples(decisions: pl.DataFrame) -> tuple:
             for j, n in enumerate(order[:9])
         ]
         examples.append({"example_id": example, "slate": [f"i{n}" for n in order[9:19]], "history": history})
-        plain = "; ".join(e["title"] for e in history)
+        safe = dict(zip((e["title"] for e in history), sanitise_titles([e["title"] for e in history]), strict=True))
+        plain = "; ".join(safe.values())
         written = {
             "titles": plain,
-            "titles_metadata": "; ".join(f"{e['title']} ({e['year']}; Drama)" for e in history),
+            "titles_metadata": "; ".join(f"{safe[e['title']]} ({e['year']}; Drama)" for e in history),
             "keep-all-metadata": plain,
-            "concatenation": "\n".join(f"Title: {e['title']} | Year: {e['year']} | Rating: 4.0" for e in history),
-            "profile": "",
+            "concatenation": "\n".join(f"Title: {safe[e['title']]} | Year: {e['year']} | Rating: 4.0" for e in history),
+            "profile": f"{GUSHING} {history[2]['title']}." if user % 2 else "",
             "actions": "; ".join(
-                f"{e['title']} ({e['year']}; Drama)" if j % 2 else e["title"] for j, e in enumerate(history) if j % 3
+                f"{safe[e['title']]} ({e['year']}; Drama)" if j % 2 else safe[e["title"]]
+                for j, e in enumerate(history)
+                if j % 3
             ),
         }
         texts += [

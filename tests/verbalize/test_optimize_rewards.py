@@ -13,6 +13,7 @@ from verbalize.optimize.rewards import (
     RewardConfig,
     TextTraits,
     group_shares,
+    log_softmax,
     margin,
     score_text,
     squashed,
@@ -49,6 +50,17 @@ def test_margin_lies_between_its_limits_and_ignores_order(scores, data):
     assert margin(Ranking(np.array(scores), target, 1), 1e5) == pytest.approx(to_mean, abs=0.02)
     order = data.draw(st.permutations(range(len(scores))))
     assert margin(Ranking(np.array(scores)[list(order)], order.index(target), 1)) == pytest.approx(value, abs=1e-9)
+
+
+@given(SCORES, st.floats(0.1, 10))
+def test_log_softmax_is_a_distribution_over_targets_and_pays_a_sure_thing_nothing_more(scores, temperature):
+    values = [log_softmax(Ranking(np.array(scores), place, 1), temperature) for place in range(len(scores))]
+    assert np.exp(values).sum() == pytest.approx(1.0) and max(values) == values[int(np.argmax(scores))] <= 0
+    # The margin over summed instead of averaged negatives, bent to stay below 0.
+    sharp = margin(Ranking(np.array(scores), 0, 1), temperature) / temperature - np.log(len(scores) - 1)
+    assert values[0] == pytest.approx(-np.logaddexp(0.0, -sharp), abs=1e-9)
+    paid = score_text(TRAITS, [FIRST, SECOND], RewardConfig(kind="log_softmax", negatives_temperature=temperature))
+    assert paid.reward == pytest.approx((log_softmax(FIRST, temperature) + log_softmax(SECOND, temperature)) / 2)
 
 
 def test_squash_bounds_and_keeps_sign():

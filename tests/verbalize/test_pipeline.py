@@ -7,7 +7,7 @@ import pytest
 
 from recsys.errors import CorruptFileError, InputError
 from recsys.storage import read_json, write_text
-from verbalize.pipeline import Context, Stage, run_stages, stage_keys
+from verbalize.pipeline import Context, Silent, Stage, run_stages, stage_keys
 
 
 def chain(log: list[str], first: int = 1, second: int = 1, fail: bool = False) -> list[Stage]:
@@ -83,11 +83,18 @@ def test_two_runs_that_share_a_stage_do_its_work_once(tmp_path: Path) -> None:
         assert go_on.wait(20)
         return {}
 
+    class Told(Silent):
+        def stage(self, name: str, state: str, detail: str = "") -> None:
+            if state == "waits":
+                waiting.set()
+
+    waiting = threading.Event()
     stages = [Stage("slow", slow, {})]
-    first, second = (threading.Thread(target=run_stages, args=(stages, tmp_path)) for _ in range(2))
+    first, second = (threading.Thread(target=run_stages, args=(stages, tmp_path, Told())) for _ in range(2))
     first.start()
     assert started.wait(20)
     second.start()
+    assert waiting.wait(20)
     go_on.set()
     first.join(20)
     second.join(20)

@@ -13,11 +13,11 @@ from report_sample import HOSTILE, sample_report
 from recsys.errors import ContractError
 from verbalize.report.claims import Claim, Estimator
 from verbalize.report.console import render_console
-from verbalize.report.data import ReportData, curves_from_metrics, failures_first
+from verbalize.report.data import ReportData, curves_from_metrics
 from verbalize.report.figures import Mark, Scale, curves, interval_marks, scale_for
 from verbalize.report.html import render_html
 from verbalize.report.text import visible
-from verbalize.report.views import claim_verdict
+from verbalize.report.views import claim_verdict, tradeoff_rows
 
 
 class Page(HTMLParser):
@@ -64,7 +64,7 @@ def test_every_section_is_there_and_tags_balance(html: str) -> None:
     assert page.open == []
     anchors = [a["href"] for tag, a in page.tags if tag == "a"]
     ids = {"#" + str(a["id"]) for _, a in page.tags if "id" in a}
-    assert set(anchors) <= ids and len(anchors) == 9
+    assert set(anchors) <= ids and len(anchors) == 10
     text = " ".join(page.words)
     for phrase in (
         "too small to conclude",
@@ -176,10 +176,32 @@ def test_small_samples_are_called_small_unless_the_interval_excludes_zero(
     assert claim_verdict(claim) == reading
 
 
-def test_failures_come_first(data: ReportData) -> None:
+def test_failures_come_first_and_users_are_numbers(data: ReportData, html: str) -> None:
     ranks = [example.worst_rank for example in data.examples]
-    assert ranks == sorted(ranks, reverse=True) and len(ranks) == 5
-    assert failures_first(data.examples[::-1])[0].worst_rank == ranks[0]
+    assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) > 1
+    assert [example.user for example in data.examples] == [f"User {i}" for i in range(1, 6)]
+    assert [example.label for example in data.examples] == [f"Example {i}" for i in range(1, 6)]
+    outcomes = [str(a["data-outcome"]) for tag, a in Page(html).tags if tag == "details" and "data-outcome" in a]
+    assert len(outcomes) == 5 and set(outcomes) <= {"missed by all", "arms disagree", "found by all"}
+
+
+def test_texts_show_what_they_keep_add_and_drop(html: str) -> None:
+    kinds = {str(a.get("class")) for tag, a in Page(html).tags if tag == "mark"}
+    assert kinds == {"kept", "fact", "added"}
+    assert '<mark class="added">westerns</mark>' in html and '<mark class="fact">drama</mark>' in html
+    assert html.count("<del>") > 5 and 'aria-label="dropped"' in html and 'aria-label="kept"' in html
+
+
+def test_the_trade_off_names_the_texts_nothing_beats(data: ReportData, html: str) -> None:
+    rows = {row["verbalizer"]: row for row in tradeoff_rows(data)}
+    assert "–" not in rows  # the logit reads no text
+    for name, row in rows.items():
+        beaten = any(
+            other["value"] >= row["value"] and other["tokens"] <= row["tokens"] and other is not row
+            for other in rows.values()
+        )
+        assert row["front"] == (not beaten), name
+    assert 'id="tradeoff"' in html and f"{rows['actions']['tokens']:,.0f} tokens" in html
 
 
 def test_curves_split_series_from_quantities() -> None:

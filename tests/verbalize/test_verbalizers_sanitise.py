@@ -48,3 +48,12 @@ def test_genres_lose_separators_blanks_and_repeats_but_missing_stays_missing() -
 
 def test_null_history_is_empty() -> None:
     assert frame(None).select(sanitise_history(pl.col("history"))).to_series().to_list() == [[]]
+
+
+@given(st.lists(st.lists(st.tuples(titles, st.none() | st.lists(titles, max_size=3)), max_size=4), max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_once_per_value_gives_the_same_history(rows: list[list[tuple[str | None, list[str | None] | None]]]) -> None:
+    made = [[event(title, genres=kinds, event_type=title, series=title) for title, kinds in row] for row in rows]
+    whole = frame(*made, None)
+    plain, by_value = (whole.select(sanitise_history(pl.col("history"), flag)).to_series() for flag in (False, True))
+    assert plain.equals(by_value)

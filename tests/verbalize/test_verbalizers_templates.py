@@ -12,7 +12,7 @@ from verbalizers_frames import event, frame, histories
 from recsys.errors import InputError
 from verbalize.verbalizers.base import Verbalizer
 from verbalize.verbalizers.sanitise import sanitise_titles
-from verbalize.verbalizers.templates import TEMPLATES, TemplateVerbalizer, templates_within
+from verbalize.verbalizers.templates import TEMPLATES, TemplateVerbalizer, candidate_texts, templates_within
 
 HISTORY = [
     event("Toy Story", 1995, ["Animation", "Comedy"], rating=4.0),
@@ -127,3 +127,16 @@ def test_templates_within_the_fields_of_the_action_verbalizer() -> None:
     names = templates_within({"title", "year", "genres"})
     assert {"titles", "titles_metadata", "recent_5", "profile_unrated"} <= set(names)
     assert not {"profile", "concatenation", "json", "sessions"} & set(names)
+
+
+@given(st.lists(histories, max_size=3))
+@settings(max_examples=5, deadline=None)
+def test_candidate_texts_are_those_of_each_template(rows: list[list[dict[str, Any]]]) -> None:
+    inputs = frame(*rows)
+    names = ["concatenation", "titles_metadata", "recent_5"]
+    texts = candidate_texts(inputs, names)
+    assert texts.columns == names
+    for name in names:
+        assert texts[name].to_list() == TemplateVerbalizer(name).verbalize(inputs)
+    with pytest.raises(InputError, match="not a known template"):
+        candidate_texts(inputs, ["titles", "haiku"])

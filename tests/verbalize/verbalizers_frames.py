@@ -21,7 +21,7 @@ def event(
     minutes = fields.pop("minutes", 0)
     base = {"item_id": str(title), "title": title, "year": year, "genres": None if genres is None else list(genres)}
     base |= {"event_time": DAY + dt.timedelta(minutes=minutes), "event_type": "rating"}
-    return base | {"rating": None, "duration_s": None, "completion": None} | fields
+    return base | {"rating": None, "duration_s": None, "completion": None, "series": None} | fields
 
 
 def frame(*histories: Sequence[dict[str, Any]] | None) -> pl.DataFrame:

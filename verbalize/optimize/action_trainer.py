@@ -6,10 +6,6 @@ model, this trainer runs the prompt once: P tokens instead of G * (P + C), in sa
 gradients, in the loss. TRL keeps everything else: advantages, clipping, KL, entropy bonus, logging, checkpoints. Its
 loss reads log-probabilities and entropies only through `_get_per_token_logps_and_entropies`, overridden here, so the
 ratio, KL, clip and entropy it reports are all over the four actions.
-
-Deviation from TRL: the rollouts of one generation are not shuffled over the micro-batches of a step, because a
-micro-batch must hold whole groups for the forward to be shared. Gradients of a step are sums over micro-batches, so the
-update is the same.
 """
 
 from typing import Any
@@ -17,18 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
-from trl.trainer.utils import split_tensor_dict
 
 from recsys.errors import InputError
 from recsys.models.tokenisation import encode_texts
 from verbalize.optimize.checkpoints import ResumableTrainer
+from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, through_forward
 from verbalize.optimize.policy import SlotTokens, action_logprobs, entropy, sample_actions, slot_logprobs
 
 
-class ActionGRPOTrainer(ResumableTrainer, GRPOTrainer):
+class ActionGRPOTrainer(ResumableTrainer, WholeGroups, GRPOTrainer):
     """`GRPOTrainer` whose prompts are plain strings with slots and whose completions are action tokens."""
-
-    _buffered_inputs: Any
 
     def __init__(self, *args: Any, tokens: SlotTokens, prompts_per_forward: int = 1, **kwargs: Any) -> None:
         self.tokens, self.prompts_per_forward = tokens, prompts_per_forward
@@ -48,14 +42,6 @@ class ActionGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict]:
         return encode_texts(self._tokenizer, prompts), None, {}
-
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        if not self.model.training:
-            return super()._prepare_inputs(generation_batch)
-        slices = self.args.steps_per_generation
-        if self._step % (slices * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(generation_batch), slices)
-        return self._buffered_inputs[self._step % slices]
 
     def _generate_single_turn(
         self,
@@ -86,8 +72,7 @@ class ActionGRPOTrainer(ResumableTrainer, GRPOTrainer):
         **unused: Any,
     ) -> tuple[Tensor, Tensor | None, None]:
         """(B, P + C) ids -> (B, C) log-probabilities and entropies of the actions; 0 where a completion is padding."""
-        prompt_mask = attention_mask[:, :-logits_to_keep].bool()
-        prompts = [row[mask].tolist() for row, mask in zip(input_ids[:, :-logits_to_keep], prompt_mask, strict=True)]
+        prompts, _ = split_padded(input_ids, attention_mask, logits_to_keep)
         groups = group_equal(prompts)
         per_prompt = self._slot_logprobs(model, [prompt for prompt, _ in groups])
         symbols = symbols_of(input_ids[:, -logits_to_keep:], self.tokens)
@@ -102,20 +87,11 @@ class ActionGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return torch.stack(rows), torch.stack(entropies) if compute_entropy else None, None
 
     def _slot_logprobs(self, model: Any, prompts: list[list[int]]) -> list[Tensor]:
+        inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            return slot_logprobs(model, prompts, self.tokens, self.temperature, self.prompts_per_forward)
-
-
-def group_equal(prompts: list[list[int]]) -> list[tuple[list[int], list[int]]]:
-    """Distinct prompts in order of appearance, each with the rows that hold it.
-
-    >>> group_equal([[1], [1], [2], [1]])
-    [([1], [0, 1, 3]), ([2], [2])]
-    """
-    members: dict[tuple[int, ...], list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        members.setdefault(tuple(prompt), []).append(index)
-    return [(list(prompt), rows) for prompt, rows in members.items()]
+            return through_forward(
+                model, lambda: slot_logprobs(inner, prompts, self.tokens, self.temperature, self.prompts_per_forward)
+            )
 
 
 def symbols_of(completion_ids: Tensor, tokens: SlotTokens) -> Tensor:

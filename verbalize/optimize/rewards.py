@@ -2,8 +2,9 @@
 
 `paper_like` is the paper's reward, alpha * accuracy + (1 - alpha) * length plateau (arXiv 2602.20558, stage 1). It is
 flat: whenever all G rewrites of a history hit or miss alike, only length is left to learn from, and group normalisation
-inflates that to full strength. The dense kinds, `margin` and `reciprocal_rank`, see how nearly a text got it right, and
-every kind is averaged over M slates of the same history, because one slate mostly measures the luck of its negatives.
+inflates that to full strength. The dense kinds, `margin`, `log_softmax` and `reciprocal_rank`, see how nearly a text
+got it right, and every kind is averaged over M slates of the same history, because one slate mostly measures the luck
+of its negatives.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from recsys.errors import InputError
 
-KINDS = ("paper_like", "margin", "reciprocal_rank")
+KINDS = ("paper_like", "margin", "log_softmax", "reciprocal_rank")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RewardConfig:
     """`paper_like` only: weight of accuracy against the length plateau."""
     slates: int = 3
     negatives_temperature: float = 1.0
-    """`margin` only: small compares with the hardest negative, large with the mean of all."""
+    """`margin`: small compares with the hardest negative, large with the mean of all. `log_softmax`: divides scores."""
     squash: float | None = None
     """`margin` only: c * tanh(margin / c) bounds what one easy example can pay."""
     length_weight: float = 0.0
@@ -95,6 +96,14 @@ def margin(ranking: Ranking, temperature: float = 1.0) -> float:
     return float(ranking.scores[ranking.target] - temperature * (top + np.log(np.mean(np.exp(negatives - top)))))
 
 
+def log_softmax(ranking: Ranking, temperature: float = 1.0) -> float:
+    """log exp(target / t) / sum exp(score / t) over the slate: at most 0, and nearly 0 once the target is far ahead, so
+    that an easy example cannot pay ever more.
+    """
+    scores = np.asarray(ranking.scores, dtype=np.float64) / temperature
+    return float(scores[ranking.target] - np.logaddexp.reduce(scores))
+
+
 def squashed(value: float, bound: float | None) -> float:
     """bound * tanh(value / bound): nearly the value while small, never beyond the bound. None leaves it as it is."""
     return value if bound is None else bound * float(np.tanh(value / bound))
@@ -115,6 +124,8 @@ def score_text(traits: TextTraits, rankings: Sequence[Ranking], config: RewardCo
         reward = config.alpha * components["hit"] + (1 - config.alpha) * traits.plateau
     elif config.kind == "margin":
         reward = float(np.mean([squashed(value, config.squash) for value in margins]))
+    elif config.kind == "log_softmax":
+        reward = float(np.mean([log_softmax(ranking, config.negatives_temperature) for ranking in rankings]))
     else:
         reward = components["reciprocal_rank"]
     reward += config.length_weight * traits.plateau + config.faithfulness_weight * traits.faithful

@@ -1,6 +1,6 @@
-"""Train the rewrite policy: free text by TRL's stock generation, prompts budgeted before TRL sees them.
+"""Train the rewrite policy: free text sampled with shared prompts, budgeted before TRL sees them.
 
-Only the encoding differs from TRL: contents of a chat are data (`encode_chat`), so a title that spells a control token
+The encoding differs from TRL: contents of a chat are data (`encode_chat`), so a title that spells a control token
 cannot end the user's turn in training and be harmless in evaluation, or the other way round.
 """
 
@@ -19,6 +19,7 @@ from verbalize.optimize.curves import OnStep
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
+from verbalize.optimize.shared_prefix import SharedPrefixTrainer
 from verbalize.optimize.training import Judge, Run, TrainResult, Validation, rows_digest, trainable_policy
 from verbalize.verbalizers.rewrite import (
     RewriteConfig,
@@ -30,8 +31,8 @@ from verbalize.verbalizers.rewrite import (
 )
 
 
-class RewriteGRPOTrainer(ResumableTrainer, GRPOTrainer):
-    """`GRPOTrainer` on chats whose contents are encoded as plain text."""
+class RewriteGRPOTrainer(ResumableTrainer, SharedPrefixTrainer, GRPOTrainer):
+    """`GRPOTrainer` on chats whose contents are encoded as plain text; rollouts share their prompt."""
 
     def _tokenize_prompts(self, prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], None, dict]:
         return prompt_ids(prompts, self._tokenizer), None, {}
@@ -72,6 +73,8 @@ def train_rewrites(
             train_dataset=dataset,
             callbacks=callbacks,
             processing_class=lm.tokenizer,
+            shared_prefix=config.shared_prefix,
+            prompts_per_forward=config.prompts_per_forward,
         )
 
     policy = LanguageModel(model, lm.tokenizer, lm.name, lm.digest, lm.base_digest)

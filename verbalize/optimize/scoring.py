@@ -57,7 +57,7 @@ class RewardScorer:
 
     def _rankings(self, example_ids: list[str], texts: list[str]) -> list[list[Ranking]]:
         if not isinstance(self.recommender, TextScorer):
-            return [self._ranked(example_id, text) for example_id, text in zip(example_ids, texts, strict=True)]
+            return self._ranked(example_ids, texts)
         unions = [
             list(dict.fromkeys(item for _, slate, _ in self.slates[example_id] for item in slate))
             for example_id in example_ids
@@ -74,12 +74,20 @@ class RewardScorer:
             for example_id, known in zip(example_ids, scores, strict=True)
         ]
 
-    def _ranked(self, example_id: str, text: str) -> list[Ranking]:
-        """For recommenders that need the whole slate at once: one call of `rank` for the M slates."""
-        slates = self.slates[example_id]
-        scores = self.recommender.rank([Query(example_id, text)] * len(slates), [slate for _, slate, _ in slates])
+    def _ranked(self, example_ids: list[str], texts: list[str]) -> list[list[Ranking]]:
+        """For recommenders that need the whole slate at once: one call of `rank` for all, so that batches are full and
+        a server is asked several things at a time.
+        """
+        queries = [
+            Query(example_id, text)
+            for example_id, text in zip(example_ids, texts, strict=True)
+            for _ in self.slates[example_id]
+        ]
+        slates = [slate for example_id in example_ids for _, slate, _ in self.slates[example_id]]
+        scores = iter(self.recommender.rank(queries, slates))
         return [
-            _ranking(example_id, index, row, target) for (index, _, target), row in zip(slates, scores, strict=True)
+            [_ranking(example_id, index, next(scores), target) for index, _, target in self.slates[example_id]]
+            for example_id in example_ids
         ]
 
 

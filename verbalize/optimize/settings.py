@@ -53,6 +53,8 @@ class TrainConfig:
     """Tokens of an action prompt: longer ones lose their oldest events before the trainer sees them."""
     prompts_per_forward: int = 1
     """Distinct prompts in one forward and backward pass: 1 keeps memory small on a CPU; raise it on a GPU."""
+    shared_prefix: bool = True
+    """Rewrites: compute a prompt once for all its rollouts. Actions always do. False is stock TRL."""
 
     def __post_init__(self) -> None:
         positive = {

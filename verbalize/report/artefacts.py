@@ -26,7 +26,8 @@ OUTCOME_COLUMNS = {
 }
 VALUE_COLUMNS = {"example": pl.String, "user": pl.String, "arm": pl.String, "seed": pl.Int64, "value": pl.Float64}
 TIMING_COLUMNS = {"arm": pl.String, "repeat": pl.Int64, "seconds": pl.Float64}
-KINDS = {"outcomes": OUTCOME_COLUMNS, "values": VALUE_COLUMNS, "timings": TIMING_COLUMNS}
+PEAK_COLUMNS = {"arm": pl.String, "repeat": pl.Int64, "gigabytes": pl.Float64}
+KINDS = {"outcomes": OUTCOME_COLUMNS, "values": VALUE_COLUMNS, "timings": TIMING_COLUMNS, "peaks": PEAK_COLUMNS}
 _DIGITS = 10  # hexadecimal: 40 bits, a collision among 10,000 ids has probability 5e-5 and is checked for
 
 
@@ -70,6 +71,12 @@ def timings_table(seconds: dict[str, list[float]]) -> pl.DataFrame:
     """Raw timings by arm, in the order measured -> committed timings (TIMING_COLUMNS), microsecond resolution."""
     rows = [(arm, i, round(value, 6)) for arm, values in sorted(seconds.items()) for i, value in enumerate(values)]
     return pl.DataFrame(rows, schema=TIMING_COLUMNS, orient="row")
+
+
+def peaks_table(gigabytes: dict[str, list[float]]) -> pl.DataFrame:
+    """Peak memory by arm, in the order measured -> committed peaks (PEAK_COLUMNS), megabyte resolution."""
+    rows = [(arm, i, round(value, 3)) for arm, values in sorted(gigabytes.items()) for i, value in enumerate(values)]
+    return pl.DataFrame(rows, schema=PEAK_COLUMNS, orient="row")
 
 
 def write_artefact(table: pl.DataFrame, path: Path | str) -> None:
@@ -119,14 +126,14 @@ def read_artefact(path: Path | str) -> pl.DataFrame:
 
 
 def kind_of(table: pl.DataFrame, name: str) -> str:
-    """ "outcomes", "values" or "timings". Raises InputError for any other set of columns."""
+    """ "outcomes", "values", "timings" or "peaks". Raises InputError for any other set of columns."""
     for kind, columns in KINDS.items():
         if dict(table.schema) == columns:
             return kind
     raise InputError(
         f"{name} with columns {dict(table.schema)}",
-        "an artefact holds opaque outcomes, values or timings and nothing else",
-        "make it with outcomes_table, values_table or timings_table",
+        "an artefact holds opaque outcomes, values, timings or peaks of memory and nothing else",
+        "make it with outcomes_table, values_table, timings_table or peaks_table",
     )
 
 

@@ -18,7 +18,9 @@ UNITS = {
     "recall@1 difference": "absolute difference of Recall@1",
     "fraction": "relative difference; 0.93 is +93%",
     "ratio": "how many times; 5 is five times",
+    "share": "a part of a whole; 0.62 is 62%",
     "seconds": "wall-clock time",
+    "gigabytes": "memory, in 10^9 bytes",
     "nats": "difference of natural-log probabilities",
     "score difference": "absolute difference of the score named in the statement",
 }
@@ -179,14 +181,18 @@ def format_target(claim: Claim) -> str:
 
 def format_number(value: float, unit: str) -> str:
     """A value with its unit's sign and suffix: "+0.012", "+93.0%", "5.3×", "1,140 s"."""
-    return _bare(value, unit) + {"ratio": "×", "seconds": " s", "nats": " nats"}.get(unit, "")
+    return _bare(value, unit) + {"ratio": "×", "seconds": " s", "gigabytes": " GB", "nats": " nats"}.get(unit, "")
 
 
 def _bare(value: float, unit: str) -> str:
     if unit == "ratio":
         return f"{value:.1f}" if value >= 2 else f"{value:.2f}"
+    if unit == "gigabytes":
+        return f"{value:.1f}"
     if unit == "seconds":
         return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+    if unit == "share":
+        return _minus(f"{100 * value:.1f}%")
     if unit == "fraction":
         return _minus(f"{100 * value:+.1f}%")
     return _minus(f"{value:+.3f}")

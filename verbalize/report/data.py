@@ -13,6 +13,7 @@ import polars as pl
 from recsys.comparison import Comparison
 from recsys.errors import ContractError
 from verbalize.report.claims import Claim
+from verbalize.report.spans import Reading
 
 ENOUGH = 1000  # effective rankings below which a difference that may be 0 is called too small to conclude
 SUMMARY_COLUMNS = ("verbalizer", "recommender", "metric", "n", "n_effective", "value", "low", "high", "chance")
@@ -54,24 +55,33 @@ def verdict(low: float, high: float, n_effective: float) -> str:
 
 @dataclass(frozen=True)
 class ArmText:
-    """One arm's text for one example, with the scores (in slate order) and the target's rank it led to."""
+    """One arm's text for one example, with the scores (in slate order) and the target's rank it led to.
+
+    `reading`: which of the shown events the text keeps, and what it adds; empty where nobody asked.
+    """
 
     arm: str
     text: str
     rank: int
     scores: tuple[float, ...]
     tokens: int | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
 class ExampleView:
-    """One example as people read it: the log's events as lines, the slate's titles in order, every arm's text."""
+    """One example as people read it: the log's events as lines, the slate's titles in order, every arm's text.
+
+    `user` is a number within the report, not an id of the log; `events` are the titles of `history`.
+    """
 
     label: str
     history: tuple[str, ...]
     slate: tuple[str, ...]
     target_index: int
     arms: tuple[ArmText, ...]
+    user: str = ""
+    events: tuple[str, ...] = ()
 
     @property
     def worst_rank(self) -> int:
@@ -85,8 +95,8 @@ class ReportData:
 
     `arms`: output of `recsys.comparison.summarise`. `slices`: output of `recsys.slices.summarise_slices`. `tokens`:
     verbalizer -> mean tokens per text. `learned`: verbalizers to mark as learned. `curves`: series name ("seed0") ->
-    frame with `step` and a column per quantity. `examples` are shown in the given order (`failures_first`). `looks`:
-    `LooksRegister.entries()`. `provenance`: name -> text.
+    frame with `step` and a column per quantity. `examples` are shown in the given order (`browser.example_views` puts
+    failures first). `looks`: `LooksRegister.entries()`. `provenance`: name -> text.
     """
 
     title: str
@@ -128,76 +138,6 @@ def curves_from_metrics(metrics: pl.DataFrame) -> dict[str, pl.DataFrame]:
         str(key[0]): part.pivot(on="quantity", index=CURVE_KEY, values="value").sort(CURVE_KEY)
         for key, part in sorted(split.group_by("series"), key=lambda pair: str(pair[0][0]))
     }
-
-
-def example_views(
-    examples: pl.DataFrame,
-    titles: Mapping[str, str],
-    texts: pl.DataFrame,
-    decisions: pl.DataFrame,
-    limit: int = 12,
-    arm: str = "verbalizer",
-) -> tuple[ExampleView, ...]:
-    """The `limit` examples with the worst ranks first, each with every arm's text, from the run's tables.
-
-    `examples`, `texts` (verbalizations) and `decisions` follow their contracts; of several seeds or slates the first is
-    shown. `arm` is the column of `decisions` that names the arm; its rows must share one recommender (filter before).
-    Titles fall back to the item id.
-    """
-    first = decisions.sort("slate_index", "seed").unique(["example_id", arm], keep="first", maintain_order=True)
-    chosen = (
-        first.group_by("example_id")
-        .agg(pl.col("rank").max(), pl.len().alias("arms"))
-        .sort(["arms", "rank", "example_id"], descending=[True, True, False])
-        .head(limit)["example_id"]
-        .to_list()
-    )
-    written = {
-        (r["example_id"], r["verbalizer"]): r
-        for r in texts.filter(pl.col("example_id").is_in(chosen)).iter_rows(named=True)
-    }
-    ranked: dict[str, list[dict[str, Any]]] = {}
-    for row in first.filter(pl.col("example_id").is_in(chosen)).sort(arm).iter_rows(named=True):
-        ranked.setdefault(row["example_id"], []).append(row)
-    rows = {r["example_id"]: r for r in examples.filter(pl.col("example_id").is_in(chosen)).iter_rows(named=True)}
-    views = [
-        _view(i, rows[example], titles, ranked[example], written, arm)
-        for i, example in enumerate(chosen, 1)
-        if example in rows
-    ]
-    return failures_first(views)
-
-
-def failures_first(views: Sequence[ExampleView]) -> tuple[ExampleView, ...]:
-    """Sorted by the target's worst rank, largest first; ties keep their order."""
-    return tuple(sorted(views, key=lambda view: -view.worst_rank))
-
-
-def _view(
-    number: int,
-    row: Mapping[str, Any],
-    titles: Mapping[str, str],
-    decided: Sequence[Mapping[str, Any]],
-    written: Mapping[tuple[str, str], Mapping[str, Any]],
-    arm: str,
-) -> ExampleView:
-    texts = []
-    for decision in decided:
-        text = written.get((decision["example_id"], decision["verbalizer"]), {})
-        texts.append(
-            ArmText(
-                decision[arm], text.get("text", ""), decision["rank"], tuple(decision["scores"]), text.get("tokens")
-            )
-        )
-    slate = tuple(titles.get(item, item) for item in row["slate"])
-    history = tuple(_event_line(event) for event in row["history"])
-    return ExampleView(f"Example {number}", history, slate, decided[0]["target_index"], tuple(texts))
-
-
-def _event_line(event: Mapping[str, Any]) -> str:
-    year = f" ({event['year']})" if event.get("year") else ""
-    rating = f", rated {event['rating']:g}" if event.get("rating") is not None else ""
-    return f"{event['event_time']:%Y-%m-%d}  {event['title']}{year}{rating}"
 
 
 def _need(frame: pl.DataFrame, columns: Sequence[str], name: str) -> None:

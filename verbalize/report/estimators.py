@@ -122,6 +122,20 @@ def mean_difference(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMP
     return Estimate(float(boot.estimate[0]), low, high, len(users), effective_n(difference, users), _seeds(rows))
 
 
+def ratio_of_means(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """mean(a) / mean(b) of values of the same examples: a share when a counts part of what b counts."""
+    return _ratio(table, [a], [b], resamples, seed)
+
+
+def lift(
+    table: pl.DataFrame, hits: str, chosen: str, positives: str, all: str, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """(hits / chosen) / (positives / all), each summed over the same examples: how many times the precision of a choice
+    exceeds the base rate; 1 for a choice made blindly.
+    """
+    return _ratio(table, [hits, all], [chosen, positives], resamples, seed)
+
+
 def ratio_of_times(table: pl.DataFrame, slow: str, fast: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """median(slow) / median(fast); percentile interval over repeats, resampled for each arm on its own; n is the
     smaller number of repeats.
@@ -138,6 +152,40 @@ def seconds(table: pl.DataFrame, arm: str, resamples: int = RESAMPLES, seed: int
     times = _seconds(table, arm)
     low, high = np.quantile(_bootstrap_medians(times, resamples, seed, arm), [0.025, 0.975])
     return Estimate(float(np.median(times)), float(low), float(high), len(times), float(len(times)))
+
+
+def _ratio(table: pl.DataFrame, above: list[str], below: list[str], resamples: int, seed: int) -> Estimate:
+    """Product of the mean values of the arms `above` over that of the arms `below`; users are resampled. `n_effective`
+    follows from the arm whose outcomes resemble each other most within users.
+    """
+    arms = [*above, *below]
+    rows = _of_arms(table, arms)
+    means = rows.group_by("example", "user", "arm").agg(pl.col("value").mean())
+    paired = means.pivot("arm", index=["example", "user"], values="value").sort("example")
+    if paired["example"].n_unique() != len(paired) or any(paired.select(arms).null_count().row(0)):
+        raise InputError(
+            f"arms {arms} of {len(paired)} examples",
+            "a ratio needs every arm's value of every example",
+            "measure all arms on the same examples",
+        )
+    values, users = paired.select(arms).to_numpy(), paired["user"].to_numpy()
+    boot = bootstrap_means(values, users, resamples=resamples, seed=seed)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is refused by `estimate`, which names the rule
+        found, draws = (
+            means[..., : len(above)].prod(axis=-1) / means[..., len(above) :].prod(axis=-1)
+            for means in (boot.estimate, boot.draws)
+        )
+    low, high = interval(draws, boot.n_users)
+    n_effective = min(effective_n(column, users) for column in values.T)
+    return Estimate(float(found), low, high, len(users), n_effective, _seeds(rows))
+
+
+def peak(table: pl.DataFrame, arm: str) -> Estimate:
+    """Largest of an arm's peaks of memory, since a bound is to hold for every run; the interval spans all of them."""
+    found = _of_arms(table, [arm])["gigabytes"].to_numpy()
+    if not (found > 0).all():
+        raise InputError(f"peaks of {arm!r}: {found.tolist()}", "must be positive gigabytes", "measure again")
+    return Estimate(float(found.max()), float(found.min()), float(found.max()), len(found), float(len(found)))
 
 
 def _compare(table: pl.DataFrame, a: str, b: str, metric: str, relative: bool, resamples: int, seed: int) -> Estimate:
@@ -188,5 +236,16 @@ def _bootstrap_medians(times: np.ndarray, resamples: int, seed: int, arm: str) -
 
 
 ESTIMATORS: dict[str, Callable[..., Estimate]] = {
-    f.__name__: f for f in (paired_difference, relative_difference, headroom, mean_difference, ratio_of_times, seconds)
+    f.__name__: f
+    for f in (
+        paired_difference,
+        relative_difference,
+        headroom,
+        mean_difference,
+        ratio_of_means,
+        lift,
+        ratio_of_times,
+        seconds,
+        peak,
+    )
 }

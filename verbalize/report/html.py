@@ -1,18 +1,21 @@
 """One self-contained HTML file from `ReportData`: nothing loaded, nothing sent, nothing of the data executed.
 
 Two fences against hostile titles: Jinja's autoescape with `visible` applied to every string, and a content-security
-policy that allows only our own style and script, by their hashes. Markup is trusted from `figures` alone, which escapes
-the labels it is given.
+policy that allows only our own style and script, by their hashes. Markup is trusted from `figures` and `plots` alone,
+which escape the labels they are given.
 """
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from verbalize.report.browser_rows import browser_parts
 from verbalize.report.data import ENOUGH, ReportData
 from verbalize.report.text import visible
 from verbalize.report.views import (
@@ -20,14 +23,17 @@ from verbalize.report.views import (
     chart_views,
     claim_views,
     comparison_rows,
-    example_rows,
     look_rows,
     slice_views,
+    tradeoff_view,
 )
 
 _SECTIONS = [
+    ("runs", "runs", "Runs"),
+    ("sweep", "sweep", "Sweep"),
     ("claims", "headline", "Results"),
     ("arms", "arms", "Arms"),
+    ("tradeoff", "tradeoff", "Accuracy and length"),
     ("comparisons", "comparisons", "Comparisons"),
     ("charts", "training", "Training"),
     ("slices", "slices", "Slices"),
@@ -38,31 +44,46 @@ _SECTIONS = [
 
 def render_html(data: ReportData) -> str:
     """The whole report as one HTML document. The same data gives the same bytes."""
-    folder = files("verbalize.report")
-    css, js = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "report.html.jinja").read_text(encoding="utf-8"))
+    return render_page(data)
+
+
+def render_page(
+    data: ReportData, extra: Mapping[str, Any] | None = None, lead: str = "", notes: Sequence[str] = ()
+) -> str:
+    """A report with the parts of `extra` before its own sections: `sweep` (`sweep_views`) or `runs` (`sets`).
+
+    `lead` stands for the subtitle where one is given; `notes` come before the data's own.
+    """
+    css, js = _asset("report.css"), _asset("report.js")
     parts: dict[str, Any] = {
+        "runs": None,
+        "sweep": None,
         "claims": claim_views(data),
         **arm_rows(data),
+        "tradeoff": tradeoff_view(data),
         **comparison_rows(data),
         **chart_views(data),
         **slice_views(data),
-        "examples": example_rows(data),
+        **browser_parts(data),
         "looks": look_rows(data),
+        **(extra or {}),
     }
     sections = [(anchor, name) for key, anchor, name in _SECTIONS if parts[key]]
     sections += [("provenance", "Provenance")] if data.provenance else []
-    return template.render(
-        data=data,
-        sections=sections,
-        enough=f"{ENOUGH:,}",
-        policy=content_security_policy(css, js),
-        css=Markup(css),
-        js=Markup(js),
-        **parts,
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            data=data,
+            lead=lead or data.subtitle,
+            notes=[*notes, *data.notes],
+            sections=sections,
+            enough=f"{ENOUGH:,}",
+            policy=content_security_policy(css, js),
+            css=Markup(css),
+            js=Markup(js),
+            **parts,
+        )
     )
 
 
@@ -71,6 +92,23 @@ def content_security_policy(css: str, js: str) -> str:
     return (
         f"default-src 'none'; style-src 'sha256-{_sha256(css)}'; script-src 'sha256-{_sha256(js)}'; "
         "img-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("verbalize.report") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

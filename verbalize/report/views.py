@@ -10,7 +10,9 @@ import polars as pl
 
 from verbalize.report.claims import Claim, format_claim, format_number, format_target
 from verbalize.report.data import CURVE_KEY, ReportData, Shown, verdict
-from verbalize.report.figures import SERIES, Mark, axis, bar, curves, interval_marks, scale_for
+from verbalize.report.figures import Mark, axis, bar, curves, interval_marks, scale_for
+from verbalize.report.pareto import front
+from verbalize.report.plots import Point, scatter
 
 TONES = {"better": "good", "met": "good", "worse": "bad", "missed": "bad"}
 FIRST_CURVES = ("total", "reward", "margin", "recall", "dead", "entropy", "kl")
@@ -63,6 +65,45 @@ def arm_rows(data: ReportData) -> dict[str, Any]:
         "other_metrics": [metric_name(m) for m in others],
         "chance": None if chance is None else three(chance),
     }
+
+
+def tradeoff_view(data: ReportData) -> dict[str, Any] | None:
+    """`figure` (Recall@1 against tokens) and `front`: the texts that no other beats on both; None for fewer than two.
+
+    Recommenders that read no text have no tokens and are left out.
+    """
+    rows = tradeoff_rows(data)
+    if len(rows) < 2:
+        return None
+    one_reader = len({row["recommender"] for row in rows}) == 1
+    points = []
+    for row in rows:
+        name = row["verbalizer"] if one_reader else f"{row['verbalizer']} · {row['recommender']}"
+        said = f"{name}: Recall@1 {three(row['value'])} {bracket(row['low'], row['high'])}, {row['tokens']:,.0f} tokens"
+        series = 0 if row["verbalizer"] in data.learned else 7
+        ends = _ends(row["low"]), _ends(row["high"])
+        points.append(Point(row["tokens"], row["value"], said, *ends, series, name, row["front"]))
+    names = [
+        f"{row['verbalizer']} ({row['tokens']:,.0f} tokens, {three(row['value'])})" for row in rows if row["front"]
+    ]
+    return {"figure": scatter(points, "tokens a text", "Recall@1", "Recall@1 against tokens a text"), "front": names}
+
+
+def tradeoff_rows(data: ReportData) -> list[dict[str, Any]]:
+    """Arms with a text: verbalizer, recommender, value, low, high, tokens and whether it is on the Pareto front (more
+    Recall@1, fewer tokens); shortest texts first.
+    """
+    if data.arms.is_empty():
+        return []
+    rows = [
+        {key: row[key] for key in ("verbalizer", "recommender", "value", "low", "high")}
+        | {"tokens": data.tokens[row["verbalizer"]]}
+        for row in data.arms.filter(pl.col("metric") == "recall@1").iter_rows(named=True)
+        if row["verbalizer"] in data.tokens
+    ]
+    rows.sort(key=lambda row: (row["tokens"], -row["value"]))
+    best = set(front([[row["value"], row["tokens"]] for row in rows], [True, False]))
+    return [row | {"front": place in best} for place, row in enumerate(rows)]
 
 
 def comparison_rows(data: ReportData) -> dict[str, Any]:
@@ -119,38 +160,6 @@ def slice_views(data: ReportData) -> dict[str, Any]:
     return {"slices": views, "slice_series": [f"{v} × {r}" if r else v for v, r in arms]}
 
 
-def example_rows(data: ReportData) -> list[dict[str, Any]]:
-    """The example browser's entries: texts, the slate by place with each arm's scores, the target marked."""
-    rows = []
-    for example in data.examples:
-        hits = sum(arm.rank == 1 for arm in example.arms)
-        reading = "every arm found it" if hits == len(example.arms) else f"{hits} of {len(example.arms)} arms found it"
-        slate = [
-            {
-                "title": title,
-                "target": place == example.target_index,
-                "scores": [signed(a.scores[place], 2) for a in example.arms],
-            }
-            for place, title in enumerate(example.slate)
-        ]
-        arms = [
-            {"name": a.arm, "text": a.text, "rank": a.rank, "tokens": a.tokens, "series": i % SERIES}
-            for i, a in enumerate(example.arms)
-        ]
-        rows.append(
-            {
-                "label": example.label,
-                "target": example.slate[example.target_index],
-                "reading": reading,
-                "slate": slate,
-                "arms": arms,
-                "tone": "good" if hits == len(example.arms) else "bad" if hits == 0 else "open",
-                "history": example.history,
-            }
-        )
-    return rows
-
-
 def look_rows(data: ReportData) -> list[dict[str, Any]]:
     """The register of test looks, as registered."""
     return [
@@ -181,12 +190,12 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A signed percentage.
+    """A signed percentage; an en dash for what is undefined.
 
-    >>> percent(-0.047)
-    '−4.7%'
+    >>> percent(-0.047), percent(math.nan)
+    ('−4.7%', '–')
     """
-    return f"{100 * fraction:+.1f}%".replace("-", "−")
+    return "–" if math.isnan(fraction) else f"{100 * fraction:+.1f}%".replace("-", "−")
 
 
 def bracket(low: float | None, high: float | None) -> str:

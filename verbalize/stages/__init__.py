@@ -1,5 +1,5 @@
 """The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, warm_start], train, evaluate,
-report.
+[oracle], report.
 
 Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the
 machinery that decides what runs is `verbalize.pipeline`.
@@ -7,8 +7,8 @@ machinery that decides what runs is `verbalize.pipeline`.
 
 from verbalize.config import plain
 from verbalize.pipeline import Stage
-from verbalize.recipe import Recipe
-from verbalize.stages import data, evaluate, policy, pool, recommender, report, templates
+from verbalize.recipe import BaselinesConfig, Recipe
+from verbalize.stages import data, evaluate, oracle, policy, pool, recommender, report, templates
 
 
 def stages_of(recipe: Recipe, command: str) -> list[Stage]:
@@ -16,7 +16,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     trained = recipe.recommender_training is not None
     warm = recipe.warm_start is not None
     scoring = ("logs", "examples", *(("recommender",) if trained else ()))
-    ranked = {"recommender": plain(recipe.recommender), "candidates": plain(recipe.candidates)}
+    ranked = {"recommender": recommender.identity(recipe.recommender), "candidates": plain(recipe.candidates)}
     policy_config = {
         "kind": recipe.policy.kind,
         "model": recipe.policy.model,
@@ -24,6 +24,9 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         recipe.policy.kind: plain(getattr(recipe.policy, recipe.policy.kind)),
     }
     actions = plain(recipe.policy.actions)
+    for settings in (actions, policy_config.get("actions", {})):
+        if not settings.get("show_event_type_in_prompt", True):  # a key made before this setting existed still holds
+            del settings["show_event_type_in_prompt"]
     rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
     stages = [
         Stage("logs", lambda c: data.run_logs(recipe, c), data.logs_config(recipe)),
@@ -80,6 +83,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     browser, claims = evaluation.pop("example_browser"), evaluation.pop("claims")
     # Rewording a claim makes a new report, not a new look at the test users.
     evaluation["claims"] = [[claim["id"], claim["kind"], claim["a"], claim["b"]] for claim in claims]
+    if recipe.baselines != BaselinesConfig():  # a key made before these settings existed still holds
+        evaluation["settings"] = plain(recipe.baselines)
     stages.append(
         Stage(
             "evaluate",
@@ -88,6 +93,9 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             before,
         )
     )
+    simulated = recipe.source.kind == "simulator"
+    if simulated:
+        stages.append(Stage("oracle", lambda c: oracle.run(recipe, c), plain(recipe.source), (*before, "evaluate")))
     stages.append(
         Stage(
             "report",
@@ -99,7 +107,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 "licence": recipe.licence,
                 "claims": claims,
             },
-            (*before, "evaluate"),
+            (*before, "evaluate", *(("oracle",) if simulated else ())),
+            version=2,
         )
     )
     return stages

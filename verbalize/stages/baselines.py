@@ -21,19 +21,21 @@ VERBALIZER = "history"
 EASE_L2 = (10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
-def fitted(recipe: Recipe, inputs: Mapping[str, Path]) -> Iterator[Any]:
-    """The baselines a recipe lists. They read history ids, so their verbalizer is called `history`."""
+def fitted(recipe: Recipe, inputs: Mapping[str, Path], split: str | None = None) -> Iterator[Any]:
+    """The baselines a recipe lists, for ranking `split` (else the recipe's evaluated one). They read history ids, so
+    their verbalizer is called `history`."""
     log = data.load_log(inputs["logs"])
     first, second = split_times(log.events["event_time"], recipe.examples.split)
-    before = second if recipe.evaluation.split == "test" else first
+    before = second if (split or recipe.evaluation.split) == "test" else first
     past = log.events.filter(pl.col("event_time") < before)
     for name in recipe.evaluation.baselines:
         if name == "popularity":
             yield Popularity.fit(past, log.items, before=before)
         elif name == "item_knn":
-            yield ItemKNN.fit(past, log.items, before=before)
+            yield ItemKNN.fit(past, log.items, before=before, config=recipe.baselines.item_knn)
         elif name == "ease":
-            yield Ease.fit(past, log.items, before=before, config=EaseConfig(l2=chosen_l2(recipe, inputs, log, first)))
+            ease = recipe.baselines.ease or EaseConfig(l2=chosen_l2(recipe, inputs, log, first))
+            yield Ease.fit(past, log.items, before=before, config=ease)
         elif name == "year_distance":
             yield YearDistance.fit(past, log.items, before=before)
         elif name == "genre_overlap":

@@ -15,6 +15,8 @@ from verbalize.recipe import LEARNED, ClaimConfig, Recipe
 from verbalize.report.artefacts import outcomes_table, timings_table, values_table, write_artefact
 from verbalize.report.claims import Claim, Estimator
 from verbalize.report.ledger import RESULTS, assemble, write_claim
+from verbalize.stages import oracle
+from verbalize.stages.data import of_targets
 from verbalize.stages.evaluate import arm_of
 from verbalize.stages.policy import START
 from verbalize.stages.pool import HEADROOM_METRIC
@@ -24,12 +26,18 @@ UNITS = {
     "learned_margin": "nats",
     "pool_headroom": "recall@1 difference",
     "seconds": "seconds",
+    "noise_drop_lift": "ratio",
+    "noise_drop_recall": "share",
+    "share_of_bayes": "share",
 }
 ESTIMATORS = {
     "recall": "paired_difference",
     "learned_margin": "mean_difference",
     "pool_headroom": "headroom",
     "seconds": "seconds",
+    "noise_drop_lift": "lift",
+    "noise_drop_recall": "ratio_of_means",
+    "share_of_bayes": "ratio_of_means",
 }
 
 
@@ -53,12 +61,14 @@ def write_claims(
         }
         estimator = Estimator(ESTIMATORS[claim.kind])
         try:
-            if claim.kind not in written:
-                table = evidence(claim.kind, recipe, context, salt)
-                written[claim.kind] = context.folder / RESULTS / "artefacts" / f"{recipe.name}.{claim.kind}.csv.gz"
-                write_artefact(table, written[claim.kind])
+            table: str = "noise" if claim.kind in ("noise_drop_lift", "noise_drop_recall") else claim.kind
+            table = table if claim.targets == "all" else f"{table}.{claim.targets}"
+            if table not in written:
+                found = evidence(claim, recipe, context, salt)
+                written[table] = context.folder / RESULTS / "artefacts" / f"{recipe.name}.{table}.csv.gz"
+                write_artefact(found, written[table])
             estimator = estimator_of(claim, recipe, context, roles, recommender)
-            entry["artefact"] = str(written[claim.kind].relative_to(context.folder))
+            entry["artefact"] = str(written[table].relative_to(context.folder))
             claims.append(write_claim(context.folder, estimator=estimator, **entry))
         except InputError as error:  # no sound evidence: said in the ledger, and the report is still made
             entry |= {"artefact": None, "note": f"{error.value}: {error.rule}"}
@@ -81,11 +91,16 @@ def record(report: Path, root: Path) -> list[Claim]:
     return claims
 
 
-def evidence(kind: str, recipe: Recipe, context: Context, salt: str) -> pl.DataFrame:
-    """The table that claims of this kind are computed from."""
+def evidence(claim: ClaimConfig, recipe: Recipe, context: Context, salt: str) -> pl.DataFrame:
+    """The table that claims of this kind and these targets are computed from."""
+    kind = claim.kind
     if kind == "recall":
         decisions = read_parquet(context.inputs["evaluate"] / "decisions.parquet")
-        return outcomes_table(decisions, salt)
+        return outcomes_table(of_targets(decisions, context.inputs, claim.targets), salt)
+    if kind in ("noise_drop_lift", "noise_drop_recall"):
+        return values_table(read_parquet(context.inputs["oracle"] / oracle.NOISE), salt)
+    if kind == "share_of_bayes":
+        return values_table(of_targets(oracle.bayes_values(context.inputs), context.inputs, claim.targets), salt)
     if kind == "learned_margin":
         return values_table(read_parquet(context.inputs["evaluate"] / "margins.parquet"), salt)
     if kind == "pool_headroom":
@@ -112,6 +127,14 @@ def estimator_of(
         return Estimator("mean_difference", {"a": LEARNED, "b": START})
     if claim.kind == "seconds":
         return Estimator("seconds", {"arm": recipe.name})
+    if claim.kind == "noise_drop_lift":
+        counted = {"hits": "noise_dropped", "chosen": "dropped", "positives": "noise", "all": "shown"}
+        return Estimator("lift", counted)
+    if claim.kind == "noise_drop_recall":
+        return Estimator("ratio_of_means", {"a": "noise_dropped", "b": "noise"})
+    if claim.kind == "share_of_bayes":
+        arm = arm_of(claim.a, roles, recommender, recipe.evaluation.baselines)
+        return Estimator("ratio_of_means", {"a": f"{arm.verbalizer}/{arm.recommender}", "b": oracle.BAYES})
     if claim.kind == "pool_headroom":
         names = read_parquet(context.inputs["pool"] / "decisions.parquet")["verbalizer"].unique().sort().to_list()
         return Estimator(

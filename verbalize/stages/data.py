@@ -8,10 +8,10 @@ import polars as pl
 
 from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
-from recsys.logs.events import canonicalise
 from recsys.logs.examples import build_examples
+from recsys.logs.partitioned import example_tables
 from recsys.logs.slates import ItemVectors, draw_slates
-from recsys.logs.sources import SourceConfig, open_source
+from recsys.logs.sources import SourceConfig, read_log
 from recsys.logs.tables import Log
 from recsys.recommenders.candidates import render_candidates
 from recsys.seeding import unit_hash
@@ -19,6 +19,8 @@ from recsys.storage import file_hash, read_json, read_parquet, write_json, write
 from verbalize.config import build, plain
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
+
+_TASKS_PER_CPU = 4  # users are dealt evenly, their events are not: several tasks a CPU even out
 
 
 def resolved_source(recipe: Recipe) -> SourceConfig:
@@ -35,18 +37,23 @@ def logs_config(recipe: Recipe) -> dict[str, Any]:
     """What the logs stage depends on: the source's settings and the bytes of its files, not where they lie."""
     source = resolved_source(recipe)
     root = Path(source.path).expanduser()
-    files = sorted(path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
+    # A simulation written in the recipe has no files: its settings are all there is.
+    paths = (root.rglob("*") if root.is_dir() else [root]) if source.path else []
+    files = sorted(path for path in paths if path.is_file())
     hashes = {str(path.relative_to(root)) if root.is_dir() else path.name: file_hash(path) for path in files}
     mapping = Path(source.mapping)
     mapped = file_hash(mapping) if source.mapping and mapping.is_file() else None
-    return {"kind": source.kind, "inline": source.inline, "mapping": mapped, "files": hashes}
+    settings = {"kind": source.kind, "inline": source.inline, "mapping": mapped, "files": hashes}
+    return settings | ({"roll_up": True} if source.roll_up else {})
 
 
 def run_logs(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes events.parquet and items.parquet; returns the counts of every treatment."""
-    log = canonicalise(open_source(resolved_source(recipe)))
+    log = read_log(resolved_source(recipe))
     write_parquet(log.events, context.folder / "events.parquet")
     write_parquet(log.items, context.folder / "items.parquet")
+    if log.impressions is not None:
+        write_parquet(log.impressions, context.folder / "impressions.parquet")
     write_json(plain(log.engaged), context.folder / "engaged.json")
     return log.counts
 
@@ -55,20 +62,31 @@ def load_log(folder: Path) -> Log:
     """The canonical log a logs stage wrote."""
     rule = read_json(folder / "engaged.json")
     engaged = build(EngagedConfig, rule) if rule else None
-    return Log(read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet"), engaged=engaged)
+    events, items = read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet")
+    shown = folder / "impressions.parquet"
+    return Log(events, items, engaged=engaged, impressions=read_parquet(shown) if shown.is_file() else None)
 
 
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
     log = load_log(context.inputs["logs"])
     vectors = item_vectors(recipe, log) if recipe.examples.slate.policy == "retrieved" else None
-    examples, counts = build_examples(log, recipe.examples, vectors)
-    write_parquet(examples, context.folder / "examples.parquet")
-    seen = examples.filter(pl.col("split") != "test")
-    slates = draw_slates(
-        seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed, vectors=vectors
-    )
-    write_parquet(slates, context.folder / "slates.parquet")
+    if recipe.engine == "ray":
+        from recsys.logs.ray_engine import RayRun
+
+        with RayRun() as run:
+            examples, slates, counts = example_tables(
+                log, recipe.examples, recipe.reward.slates, run, _TASKS_PER_CPU * run.parallelism, vectors
+            )
+    else:
+        examples, counts = build_examples(log, recipe.examples, vectors)
+        seen = examples.filter(pl.col("split") != "test")
+        slates = draw_slates(
+            seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed, vectors=vectors
+        )
+    # In one chunk: how a table was put together shows in the bytes of its file otherwise.
+    write_parquet(examples.rechunk(), context.folder / "examples.parquet")
+    write_parquet(slates.rechunk(), context.folder / "slates.parquet")
     return counts
 
 
@@ -87,6 +105,25 @@ def load_examples(folder: Path, split: str, count: int | None = None, purpose: s
     """
     examples = read_parquet(folder / "examples.parquet").filter(pl.col("split") == split)
     return in_hash_order(examples, count, purpose or split)
+
+
+def of_targets(table: pl.DataFrame, inputs: Mapping[str, Path], targets: str) -> pl.DataFrame:
+    """The rows of a table with example_id whose targets are discoveries (`discovery`) or not (`known`), or `all`.
+
+    Raises InputError when none is left.
+    """
+    if targets == "all":
+        return table
+    examples = read_parquet(inputs["examples"] / "examples.parquet").select("example_id", "is_discovery")
+    wanted = examples.filter(pl.col("is_discovery") == (targets == "discovery"))
+    kept = table.join(wanted, on="example_id", how="semi", maintain_order="left")
+    if kept.is_empty():
+        raise InputError(
+            f"targets {targets}: none of {table['example_id'].n_unique()} examples",
+            "a claim needs targets of its kind",
+            "set examples.discovery_only: false for known works, or evaluate more examples",
+        )
+    return kept
 
 
 def validation_samples(recipe: Recipe, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from recsys import contracts
 from recsys.evaluation import Arm, decide, decide_in_chunks, outcomes, share_of_distinct, shuffle_texts_between_users
 from recsys.looks import LooksRegister
 from recsys.significance import DetectableEffect, intraclass_correlation, minimum_detectable_effect
@@ -18,7 +19,7 @@ from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data
 from verbalize.stages.audits import audits
 from verbalize.stages.policy import START, learned_verbalizers
-from verbalize.stages.recommender import open_recommender
+from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.stages.templates import load_roles, scripted
 from verbalize.verbalizers.base import verbalizer_inputs
 from verbalize.verbalizers.compression import log_token_counts, verbalizations_table
@@ -43,7 +44,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         open_test(recipe, context, plan)
 
     recommender = open_recommender(recipe, context.inputs)
-    learned, start = learned_texts(recipe, context, recommender.lm, {"evaluated": examples, "report": report})
+    learned, start = learned_texts(recipe, context, {"evaluated": examples, "report": report})
     texts: Texts = {
         (name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples))
         for name in scripted_names(recipe, context)
@@ -52,15 +53,16 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     if recipe.evaluation.shuffled:
         first = recipe.seeds[0]
         texts[SHUFFLED, first] = shuffle_texts_between_users(examples, texts[LEARNED, first], seed=first)
-    write_parquet(text_table(examples, texts, recommender.lm.tokenizer), context.folder / "verbalizations.parquet")
+    write_parquet(text_table(examples, texts, length_tokenizer(recipe)), context.folder / "verbalizations.parquet")
 
-    decisions = [rank(context, recommender, examples, texts, slates, context.folder / "parts" / "main")]
+    ranked, known = rank(context, recommender, examples, texts, slates, context.folder / "parts" / "main")
+    decisions = [ranked]
     if recipe.recommender_training and recipe.evaluation.untrained:
         roles = load_roles(context)
         chosen = {roles.get(name, name) for name in recipe.evaluation.untrained}
         untrained = open_recommender(recipe, context.inputs, trained=False)
         some = {key: written for key, written in texts.items() if key[0] in chosen}
-        decisions.append(rank(context, untrained, examples, some, slates, context.folder / "parts" / "untrained"))
+        decisions.append(rank(context, untrained, examples, some, slates, context.folder / "parts" / "untrained")[0])
     for fitted in baselines.fitted(recipe, context.inputs):
         decisions.append(decide(fitted, examples, [""] * len(examples), verbalizer=baselines.VERBALIZER, slates=slates))
     write_parquet(pl.concat(decisions), context.folder / "decisions.parquet")
@@ -69,21 +71,24 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         (LEARNED, seed): written["report"] for seed, written in learned.items()
     }
     redraws = data.load_slates(context.inputs["examples"], report)
-    # On validation the learned texts were just ranked on these slates: the same folder gives those parts back.
-    apart = context.folder / "parts" / ("margins" if testing else "main")
-    write_parquet(
-        margins(
-            rank(context, recommender, report, before_after, redraws, apart),
-            recipe.reward.negatives_temperature,
-        ),
-        context.folder / "margins.parquet",
+    # On validation the learned texts were just ranked on these very slates.
+    compared, _ = rank(
+        context,
+        recommender,
+        report,
+        before_after,
+        redraws,
+        context.folder / "parts" / "margins",
+        None if testing else known,
     )
+    write_parquet(margins(compared, recipe.reward.negatives_temperature), context.folder / "margins.parquet")
     return {
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
         "roles": load_roles(context),
         "audits": audits(recipe, context.inputs, examples, texts, recommender.candidate_texts),
         "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()},
+        **own_facts(recommender),
     }
 
 
@@ -94,7 +99,7 @@ def scripted_names(recipe: Recipe, context: Context) -> list[str]:
 
 
 def learned_texts(
-    recipe: Recipe, context: Context, lm: Any, frames: Mapping[str, pl.DataFrame]
+    recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame]
 ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
     """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/."""
     seeds: dict[int, dict[str, list[str]]] = {}
@@ -115,14 +120,22 @@ def learned_texts(
 
 
 def rank(
-    context: Context, recommender: Any, examples: pl.DataFrame, texts: Texts, slates: pl.DataFrame | None, folder: Path
-) -> pl.DataFrame:
-    """Decisions of every arm, resumable, with progress. A text that several arms wrote for an example is ranked once:
-    ties are broken by the example and its slate, so the decision would be the same."""
+    context: Context,
+    recommender: Any,
+    examples: pl.DataFrame,
+    texts: Texts,
+    slates: pl.DataFrame | None,
+    folder: Path,
+    known: pl.DataFrame | None = None,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Decisions of every arm, resumable, with progress; and all decisions made so far, each with its text.
+
+    A text that several arms wrote for an example is ranked once: ties are broken by the example and its slate, so the
+    decision would be the same. `known` brings decisions of an earlier call on the same slates.
+    """
     done, parts = 0, []
     total = len(texts) * len(examples)
     ids = examples["example_id"]
-    known: pl.DataFrame | None = None  # decisions so far, with the text each was made from
     for (name, seed), written in texts.items():
         wanted = pl.DataFrame({"example_id": ids, "text": pl.Series(written, dtype=pl.String)})
         new = wanted if known is None else wanted.join(known, on=["example_id", "text"], how="anti")
@@ -147,11 +160,12 @@ def rank(
             decided = decided.join(wanted, on="example_id", how="left", maintain_order="left")
             known = decided if known is None else pl.concat([known, decided])
         assert known is not None  # the first arm's texts are all new
-        arm = wanted.join(known, on=["example_id", "text"], how="left", maintain_order="left_right").drop("text")
+        arm = wanted.join(known, on=["example_id", "text"], how="left", maintain_order="left_right")
         labels = {"verbalizer": pl.lit(name), "seed": pl.lit(seed, pl.Int64)}
-        parts.append(arm.with_columns(**labels).select(known.columns[:-1]))
+        parts.append(arm.with_columns(**labels).select(contracts.schema("decisions").names()))
         done += len(examples)
-    return pl.concat(parts)
+    assert known is not None, "no arm to rank"
+    return pl.concat(parts), known
 
 
 def margins(decisions: pl.DataFrame, temperature: float) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from recsys.evaluation import best_against_all, surviving_gain
 from recsys.storage import read_json, read_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
+from verbalize.stages import oracle
 from verbalize.stages.evaluate import SHUFFLED
 from verbalize.stages.templates import METRIC
 
@@ -22,6 +23,8 @@ def sentences(
     if recipe.evaluation.shuffled:
         found.append(shuffled(decisions, recommender, best))
     found += [distinct(context), headroom(context), audited(context), *stops(context)]
+    if "oracle" in context.inputs:
+        found += oracle.sentences(context.inputs, recommender, best[0])
     if recipe.examples.discovery_only:
         found.append("Every target is a discovery: the user had not touched the item before.")
     return [sentence for sentence in found if sentence]

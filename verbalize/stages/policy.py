@@ -11,12 +11,12 @@ import polars as pl
 from recsys.models.settings import AdapterCard
 from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.config import plain
-from verbalize.pipeline import Context
+from verbalize.pipeline import Context, Listener
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.report.provenance import revision
 from verbalize.stages import data
 from verbalize.stages.pool import REWARDS, reward_scorer
-from verbalize.stages.recommender import ADAPTER, open_recommender
+from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
 from verbalize.tracking import open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
@@ -100,6 +100,8 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             steps = recipe.train.steps
             detail = f"seed {seed} {row['kind']} reward {row.get('reward', float('nan')):.3f}"
             context.progress.step("train", place * steps + row["step"], len(recipe.seeds) * steps, detail)
+            if isinstance(context.progress, Listener):
+                context.progress.measured("train", row["step"], numbers)
 
         result = train(
             lm,
@@ -118,7 +120,12 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
         judged = context.folder / f"seed-{seed}" / "validation" / f"step-{result.best_step:05d}.parquet"
         tracker.table(f"seed{seed}/validation_texts", read_parquet(judged).to_dicts())
     tracker.finish()
-    return {"examples": len(examples), "users": examples["user_id"].n_unique(), "seeds": results}
+    return {
+        "examples": len(examples),
+        "users": examples["user_id"].n_unique(),
+        "seeds": results,
+        **own_facts(recommender),
+    }
 
 
 def start_adapter(context: Context) -> str | None:
@@ -156,5 +163,12 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str) -> Verbal
 def card_of(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
     """What every adapter of a run says of itself."""
     return AdapterCard(
-        lm.name, lm.base_digest, str(recipe.source.path), "train", recipe.licence, command, revision(), note
+        lm.name,
+        lm.base_digest,
+        recipe.source.path or recipe.source.kind,
+        "train",
+        recipe.licence,
+        command,
+        revision(),
+        note,
     )

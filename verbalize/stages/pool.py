@@ -13,7 +13,7 @@ from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import data
-from verbalize.stages.recommender import open_recommender
+from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.verbalizers.action_pool import CANDIDATES, candidate_actions
 from verbalize.verbalizers.actions import execute
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -41,13 +41,14 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         context.progress.step("pool", number + 1, len(texts), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    traits = traits_of(recipe, context, recommender, examples)
+    traits = traits_of(recipe, context, examples)
     write_parquet(rewarded(recipe, decisions, texts, inputs["example_id"].to_list(), traits), context.folder / REWARDS)
     return {
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
         "candidates": list(CANDIDATES),
         "headroom_recall_at_1": headroom(decisions, recommender.name),
+        **own_facts(recommender),
     }
 
 
@@ -86,16 +87,16 @@ def rewarded(
 
 def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> RewardScorer:
     """The reward of (example, text) pairs of these examples, over their redrawn slates."""
-    traits = traits_of(recipe, context, recommender, examples)
+    traits = traits_of(recipe, context, examples)
     slates = data.load_slates(context.inputs["examples"], examples)
     return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
 
 
-def traits_of(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> TextTraitsOf:
+def traits_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> TextTraitsOf:
     """Compression and faithfulness of texts; executed actions are faithful by construction and are not checked."""
     from verbalize.optimize.traits import text_traits
 
     titles = None
     if recipe.policy.kind == "rewrite":
         titles = read_parquet(context.inputs["logs"] / "items.parquet")["title"].to_list()
-    return text_traits(examples, recommender.lm.tokenizer, titles)
+    return text_traits(examples, length_tokenizer(recipe), titles)

@@ -13,6 +13,7 @@ from recsys.recommenders.candidates import render_candidates
 from recsys.recommenders.language import LanguageRecommenderConfig, build_language_recommender
 from recsys.seeding import rng
 from recsys.storage import read_parquet, write_parquet
+from verbalize.config import plain
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
@@ -64,7 +65,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     card = AdapterCard(
         lm.name,
         lm.base_digest,
-        str(recipe.source.path),
+        recipe.source.path or recipe.source.kind,
         "train",
         recipe.licence,
         command,
@@ -107,15 +108,42 @@ def training_texts(
     return rows
 
 
+def identity(config: LanguageRecommenderConfig) -> dict[str, Any]:
+    """The settings that decide scores. Sections of other modes, patience, consent, money and the name of the key's
+    variable change none, so a stage's key leaves them out.
+    """
+    described = dict(plain(config))
+    remote = described.pop("remote")
+    embedding = described.pop("embedding")
+    if config.mode == "remote":
+        described["remote"] = {name: remote[name] for name in ("endpoint", "model", "answer", "top_logprobs", "body")}
+    if config.mode == "embedding":
+        described["embedding"] = embedding
+    return described
+
+
+def length_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer that measures texts: that of `recommender.model`, whatever the mode."""
+    from recsys.models.loading import load_tokenizer
+
+    return load_tokenizer(recipe.recommender.model)
+
+
+def own_facts(recommender: Any) -> dict[str, Any]:
+    """What a recommender says of its work in this process (calls, money, latency, texts cut), for a stage's facts."""
+    return {"recommender": recommender.report()} if hasattr(recommender, "report") else {}
+
+
 def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool = True) -> Any:
-    """The language-model recommender, with the trained adapter if the run has one and `trained` asks for it."""
+    """The recipe's recommender, with the trained adapter if the run has one and `trained` asks for it."""
     config: LanguageRecommenderConfig = recipe.recommender
     if trained and "recommender" in inputs:
         config = replace(config, adapter=str(inputs["recommender"] / ADAPTER))
     if config.cache is None:
         # Unconditional probabilities of the catalogue: the same in every stage and run, so kept beside the stages'
-        # folders.
-        config = replace(config, cache=str(inputs["logs"].parents[1] / "scores.sqlite"))
+        # folders. So are a server's answers, each of which was paid for.
+        name = "answers.sqlite" if config.mode == "remote" else "scores.sqlite"
+        config = replace(config, cache=str(inputs["logs"].parents[1] / name))
     items = read_parquet(inputs["logs"] / "items.parquet")
     recommender = build_language_recommender(config, render_candidates(items, recipe.candidates))
     if trained and "recommender" in inputs:

@@ -10,6 +10,7 @@ from recsys.evaluation import (
     Comparison,
     by_history_length,
     by_popularity_tercile,
+    by_target_kind,
     by_target_position,
     compare,
     summarise,
@@ -20,10 +21,13 @@ from recsys.significance import holm
 from recsys.storage import read_json, read_parquet, write_text
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, Recipe
+from verbalize.report.browser import example_views
 from verbalize.report.console import render_console
-from verbalize.report.data import ReportData, Shown, example_views
+from verbalize.report.data import ReportData, Shown
 from verbalize.report.html import render_html
 from verbalize.report.provenance import hardware, revision, today, versions
+from verbalize.report.sets import SLATES
+from verbalize.report.store import FILE, save
 from verbalize.stages import data
 from verbalize.stages.claims import write_claims
 from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
@@ -45,13 +49,13 @@ CURVES = (
 
 
 def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
-    """Writes report.html, report.txt, the claims and their artefacts."""
+    """Writes report.html, report.txt, report.json for exports, the claims and their artefacts."""
     decisions = read_parquet(context.inputs["evaluate"] / "decisions.parquet")
     plan = read_json(context.inputs["evaluate"] / "plan.json")
     roles = load_roles(context)
     recommender = main_recommender(decisions)
     claims = write_claims(recipe, context, roles, recommender, command)
-    shown = comparisons(recipe, decisions, roles, recommender, plan)
+    shown = comparisons(recipe, decisions, roles, recommender, plan, context.inputs)
     texts = read_parquet(context.inputs["evaluate"] / "verbalizations.parquet")
     report = ReportData(
         title=recipe.title or recipe.name,
@@ -68,6 +72,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         provenance=provenance(recipe, context, command),
         notes=tuple(sentences(recipe, context, decisions, roles, recommender)),
     )
+    save(report, context.folder / FILE)
     write_text(render_html(report), context.folder / "report.html")
     write_text(render_console(report), context.folder / "report.txt")
     return {"comparisons": {one.label: one.verdict for one in shown}}
@@ -80,24 +85,30 @@ def main_recommender(decisions: pl.DataFrame) -> str:
 
 
 def comparisons(
-    recipe: Recipe, decisions: pl.DataFrame, roles: Mapping[str, str], recommender: str, plan: Mapping[str, Any]
+    recipe: Recipe,
+    decisions: pl.DataFrame,
+    roles: Mapping[str, str],
+    recommender: str,
+    plan: Mapping[str, Any],
+    inputs: Mapping[str, Path],
 ) -> tuple[Shown, ...]:
     """Primary claims with Holm-adjusted p-values, then the learned arm against every other of the same recommender."""
 
-    def against(a: str, b: str, relative: bool = False) -> Comparison:
+    def against(a: str, b: str, relative: bool = False, targets: str = "all") -> Comparison:
         first, second = (arm_of(name, roles, recommender, recipe.evaluation.baselines) for name in (a, b))
-        return compare(decisions, first, second, relative=relative)
+        return compare(data.of_targets(decisions, inputs, targets), first, second, relative=relative)
 
     mde = plan["detectable"]["absolute"]
     primary = {
-        claim.id: against(claim.a, claim.b, claim.relative)
+        claim.id: against(claim.a, claim.b, claim.relative, claim.targets)
         for claim in recipe.evaluation.claims
         if claim.kind == "recall"
     }
     adjusted = holm({name: one.p for name, one in primary.items()}) if primary else {}
     statements = {claim.id: claim.statement for claim in recipe.evaluation.claims}
     shown = [Shown(statements[name], one, mde, adjusted[name]) for name, one in primary.items()]
-    done = {(one.a, one.b) for one in primary.values() if not one.relative}
+    whole = {claim.id for claim in recipe.evaluation.claims if claim.targets == "all"}
+    done = {(one.a, one.b) for name, one in primary.items() if name in whole and not one.relative}
     others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.baselines]
     for name in dict.fromkeys([*others, *([SHUFFLED] if recipe.evaluation.shuffled else [])]):
         one = against(LEARNED, name)
@@ -124,13 +135,16 @@ def training_curves(recipe: Recipe, folder: Path) -> dict[str, pl.DataFrame]:
 def slices(
     context: Context, recipe: Recipe, decisions: pl.DataFrame, roles: Mapping[str, str], recommender: str
 ) -> pl.DataFrame:
-    """Recall@1 by target position, history length and popularity tercile, for the learned arm and its chosen rivals."""
+    """Recall@1 by target position, history length, popularity tercile and, where not all targets are discoveries, by
+    what the user knew of them, for the learned arm and its chosen rivals."""
     examples = pl.concat([read_parquet(context.inputs["examples"] / "examples.parquet")])
     examples = examples.filter(pl.col("example_id").is_in(decisions["example_id"].unique().implode()))
     chosen = [LEARNED, roles["best_template"], roles["best_constant"]]
     mine = decisions.filter(pl.col("verbalizer").is_in(chosen), pl.col("recommender") == recommender)
     events = data.load_log(context.inputs["logs"]).events
     tables = [by_target_position(mine), by_history_length(examples), by_popularity_tercile(examples, events)]
+    if not recipe.examples.discovery_only:
+        tables.append(by_target_kind(examples, events))
     return summarise_slices(mine, tables, resamples=1000)
 
 
@@ -172,9 +186,9 @@ def provenance(recipe: Recipe, context: Context, command: str) -> dict[str, str]
         "date": today(),
         "hardware": hardware(),
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "data": f"{recipe.source.path} ({recipe.licence})",
+        "data": f"{recipe.source.path or recipe.source.kind} ({recipe.licence})",
     }
     for stage in ("logs", "examples"):
         found[f"{stage}, counted"] = ", ".join(f"{name} {count:,}" for name, count in facts(context, stage).items())
-    found["slates (sha256)"] = facts(context, "evaluate")["audits"]["slates_sha256"]
+    found[SLATES] = facts(context, "evaluate")["audits"]["slates_sha256"]
     return found | {f"stage {name}": folder.name for name, folder in context.inputs.items()}

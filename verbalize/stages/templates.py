@@ -11,7 +11,7 @@ from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import data
-from verbalize.stages.recommender import open_recommender
+from verbalize.stages.recommender import open_recommender, own_facts
 from verbalize.verbalizers.action_pool import ScriptedActionVerbalizer
 from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
 from verbalize.verbalizers.templates import TEMPLATES, TemplateVerbalizer, templates_within
@@ -53,7 +53,13 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     }
     roles = choose_roles(recipe, scores)
     write_json(roles, context.folder / "roles.json")
-    return {"examples": len(examples), "users": examples["user_id"].n_unique(), METRIC: scores, "roles": roles}
+    return {
+        "examples": len(examples),
+        "users": examples["user_id"].n_unique(),
+        METRIC: scores,
+        "roles": roles,
+        **own_facts(recommender),
+    }
 
 
 def choose_roles(recipe: Recipe, scores: Mapping[str, float]) -> dict[str, str]:

@@ -45,8 +45,9 @@ class ActionConfig:
     each. history_shown: only so many most recent events are shown and decided (None: all); earlier ones are dropped.
     metadata_fields: what "with metadata" adds after a title. show_rating_in_prompt: show the policy the user's
     rating, or the completion where there is no rating. show_age_in_prompt: show the policy how many days before the
-    cutoff an event happened. line_end: follows each slot. Tokenizers that join punctuation with a following line end
-    (GPT-4 style) need " \\n".
+    cutoff an event happened. show_event_type_in_prompt: show the policy the event's type ("play", "preview"), which in
+    play logs tells what nobody chose. line_end: follows each slot. Tokenizers that join punctuation with a following
+    line end (GPT-4 style) need " \\n".
     """
 
     marker: str = " ->"
@@ -57,6 +58,7 @@ class ActionConfig:
     show_age_in_prompt: bool = True
     line_end: str = "\n"
     instruction: str = INSTRUCTION
+    show_event_type_in_prompt: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.symbols)) != len(ALPHABET):
@@ -107,6 +109,8 @@ def action_prompts(inputs: pl.DataFrame, config: ActionConfig) -> list[str]:
     if config.show_age_in_prompt:
         age = (pl.col("cutoff_time") - pl.col("event_time")).dt.total_days().cast(pl.String)
         parts.insert(0, pl.concat_str(age, pl.lit("d ago")))
+    if config.show_event_type_in_prompt:
+        parts.append(pl.col("event_type"))
     if config.show_rating_in_prompt:
         rated = pl.concat_str(pl.lit("rated "), pl.col("rating").round(1).cast(pl.String))
         percent = (pl.col("completion") * 100).round(0).cast(pl.Int32).cast(pl.String)

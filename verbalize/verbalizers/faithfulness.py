@@ -1,11 +1,11 @@
 """Does a text say only what the history supports? Titles, counts and genres it asserts are checked against the history.
 
 Claims that are checked, by deterministic rules on sanitised text:
-- *titles*: every catalogue title the text mentions (rules in `title_matching`) must be in the history. A mention is
-  read as "watched"; negations are not understood for titles.
+- *titles*: every catalogue title the text mentions (rules in `title_matching`) must be in the history, as an event or
+  as the series of one. A mention is read as "watched"; negations are not understood for titles.
 - *genre counts*: "Drama (5)", "5 Drama films" must equal the number of events that carry the genre.
-- *event counts*: "12 events" must equal the number of events, "12 films" (movies, titles) must not exceed it: it may
-  be a part.
+- *event counts*: "12 events" must equal the number of events, "12 films" (movies, titles, episodes) must not exceed it:
+  it may be a part.
 - *genres*: a genre named (as spelled in the catalogue, case-sensitive, not inside a title or after "no", "not",
   "never", "avoids", "without", "dislikes") must be carried by at least one event.
 
@@ -24,7 +24,7 @@ from recsys.errors import InputError
 from verbalize.verbalizers.sanitise import sanitise_history, sanitise_titles
 from verbalize.verbalizers.title_matching import TitleIndex, with_leading_article
 
-_EVENT_COUNT = re.compile(r"(?<![\w.])(\d+) (events?|films|movies|titles)\b")
+_EVENT_COUNT = re.compile(r"(?<![\w.])(\d+) (events?|films|movies|titles|episodes)\b")
 _NEGATION = re.compile(r"\b(?:no|not|never|avoids?|without|dislikes?|rarely)\b[^.;\n]{0,30}$", re.IGNORECASE)
 
 
@@ -115,10 +115,13 @@ def mentions_target_or_slate(texts: Sequence[str], examples: pl.DataFrame, items
 
 
 def _facts(histories: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
-    """Titles, genres (one entry per event that carries it) and number of events of each history."""
+    """Titles (of events and of their series), genres (one entry per event that carries it) and number of events of each
+    history."""
     field = pl.element().struct.field
     facts = histories.to_frame("history").select(
-        titles=pl.col("history").list.eval(field("title")),
+        titles=pl.concat_list(
+            pl.col("history").list.eval(field("title")), pl.col("history").list.eval(field("series").drop_nulls())
+        ),
         genres=pl.col("history").list.eval(field("genres").explode().drop_nulls()),
         n=pl.col("history").list.len(),
     )

@@ -27,8 +27,7 @@ def field(name: str) -> pl.Expr:
 
 def event_genres(separator: str = ", ") -> pl.Expr:
     """Genres joined, null when there are none."""
-    joined = field("genres").list.join(separator)
-    return pl.when(joined.str.len_chars() > 0).then(joined)
+    return pl.when(field("genres").list.len() > 0).then(field("genres").list.join(separator))
 
 
 def event_title_with_metadata(metadata_fields: Sequence[str] = METADATA_FIELDS) -> pl.Expr:
@@ -43,9 +42,11 @@ def event_title_with_metadata(metadata_fields: Sequence[str] = METADATA_FIELDS) 
     if not metadata_fields:
         return field("title")
     details = pl.concat_str([known[name] for name in metadata_fields], separator="; ", ignore_nulls=True)
+    # Asked of the fields, not of the text: a sub-expression named twice inside list.eval is computed twice.
+    present = {"year": field("year").is_not_null(), "genres": field("genres").list.len() > 0}
+    shown = pl.any_horizontal(present[name] for name in metadata_fields)
     return pl.concat_str(
-        [field("title"), pl.when(details.str.len_chars() > 0).then(pl.concat_str(pl.lit(" ("), details, pl.lit(")")))],
-        ignore_nulls=True,
+        [field("title"), pl.when(shown).then(pl.concat_str(pl.lit(" ("), details, pl.lit(")")))], ignore_nulls=True
     )
 
 

@@ -6,7 +6,7 @@ may show, so that a learned verbalizer is compared with the best template *allow
 (`templates_within`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,6 +15,7 @@ from recsys.errors import InputError
 from verbalize.verbalizers import template_expressions as expressions
 from verbalize.verbalizers.base import guard_inputs
 from verbalize.verbalizers.sanitise import sanitise_history
+from verbalize.verbalizers.series import titles_by_series
 
 TITLE = frozenset({"title"})
 METADATA = TITLE | {"year", "genres"}
@@ -58,8 +59,8 @@ class Template:
         return self.build(_events(history, recent)).fill_null("")
 
 
-def _events(history: str, recent: int | None) -> pl.Expr:
-    return sanitise_history(pl.col(history) if recent is None else pl.col(history).list.tail(recent))
+def _events(history: str, recent: int | None, by_value: bool = False) -> pl.Expr:
+    return sanitise_history(pl.col(history) if recent is None else pl.col(history).list.tail(recent), by_value)
 
 
 def _titles(history: pl.Expr) -> pl.Expr:
@@ -110,6 +111,18 @@ TEMPLATES: dict[str, Template] = _registry(
         "Titles grouped by gaps of more than 30 minutes, each group headed by its date: Sunday 8 June 2025: A; B.",
         expressions.sessions,
         TITLE | {"event_time"},
+    ),
+    Template(
+        "titles_series",
+        "Titles with consecutive episodes of a series joined: A; 5 episodes of B; C.",
+        lambda history: titles_by_series(history, expressions.field("title")),
+        TITLE | {"series"},
+    ),
+    Template(
+        "titles_series_metadata",
+        "The same with metadata after every title that stands alone.",
+        lambda history: titles_by_series(history, expressions.event_title_with_metadata()),
+        METADATA | {"series"},
     ),
     Template("recent_5", "The 5 most recent titles.", lambda history: _titles(history.list.tail(5)), TITLE),
     Template("recent_10", "The 10 most recent titles.", lambda history: _titles(history.list.tail(10)), TITLE),
@@ -168,6 +181,16 @@ def templates_within(fields: Collection[str]) -> list[str]:
     return [name for name, entry in TEMPLATES.items() if entry.fields <= set(fields)]
 
 
+def candidate_texts(inputs: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Several templates over the same B inputs: one String column per name, (B, len(names)).
+
+    Histories are sanitised once, and the templates run side by side. Raises InputError for an unknown name.
+    """
+    chosen = [template(name) for name in names]
+    safe = guard_inputs(inputs).select(history=_events("history", None, by_value=True))
+    return safe.select(entry.build(pl.col("history")).fill_null("").alias(entry.name) for entry in chosen)
+
+
 class TemplateVerbalizer:
     """A template behind the verbalizer protocol, optionally over the `recent` last events only.
 
@@ -184,5 +207,5 @@ class TemplateVerbalizer:
     def verbalize(self, inputs: pl.DataFrame) -> list[str]:
         """B rows of example_id, cutoff_time, history -> B texts, in row order."""
         # Sanitised once and then read: `expression` alone would sanitise again wherever its text reads the history.
-        safe = guard_inputs(inputs).select(history=_events("history", self.recent))
+        safe = guard_inputs(inputs).select(history=_events("history", self.recent, by_value=True))
         return safe.select(text=self.template.build(pl.col("history")).fill_null("")).to_series().to_list()

@@ -4,30 +4,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.contracts import nearest
 from recsys.errors import InputError
-from recsys.logs.sources import movielens, table
-from recsys.logs.tables import RawLog
+from recsys.logs.events import canonicalise
+from recsys.logs.impressions import carried
+from recsys.logs.series import rolled_up
+from recsys.logs.sources import mind, movielens, netflix, table
+from recsys.logs.tables import Log, RawLog
 
-__all__ = ["RawLog", "SourceConfig", "open_source"]
+__all__ = ["KINDS", "RawLog", "SourceConfig", "open_source", "read_log"]
+
+KINDS = ("movielens", "table", "netflix", "mind", "simulator")
 
 
 @dataclass(frozen=True)
 class SourceConfig:
     """Where the log comes from.
 
-    `kind` is `movielens` (RecBole's or GroupLens' files, recognised by name) or `table` (any CSV, Parquet or JSON lines
-    through a mapping). `path` is a folder or a file. `mapping` names a YAML file; `inline` holds the same content
-    written in the recipe.
+    `kind` is `movielens` (RecBole's or GroupLens' files, recognised by name), `table` (any CSV, Parquet or JSON lines
+    of events, play signals or impressions through a mapping), `netflix` (a member's viewing activity), `mind` (news
+    logs as MIND ships them) or `simulator` (`recsys.simulator`). `path` is a folder or a file. `mapping` names a YAML
+    file; `inline` holds the same content written in the recipe, the options of `netflix`, or the settings of a
+    simulation. `roll_up` makes series the items in place of their episodes.
     """
 
     kind: str = "movielens"
     path: str = ""
     mapping: str = ""
     inline: dict[str, Any] | None = None
+    roll_up: bool = False
 
 
 def open_source(config: SourceConfig) -> RawLog:
     """The raw log of a source. Raises InputError (path, mapping, units), CorruptFileError (unreadable file)."""
+    if config.kind not in KINDS:
+        hint = nearest(config.kind, KINDS)
+        raise InputError(f"source.kind {config.kind!r}", "is not known", f"use one of {', '.join(KINDS)} ({hint})")
+    if config.kind == "simulator":  # no file of a foreign format: its events are made, or were written by us
+        from recsys.simulator import source as simulator
+
+        raw = simulator.read(config.path, config.inline)
+        return rolled_up(raw) if config.roll_up else raw
     path = Path(config.path).expanduser()
     if not config.path or not path.exists():
         raise InputError(
@@ -35,8 +52,17 @@ def open_source(config: SourceConfig) -> RawLog:
             "does not exist",
             "give the folder or file of the log, or fetch the data set first",
         )
-    if config.kind == "movielens":
-        return movielens.read(path)
+    raw = _open(config, path)
+    return rolled_up(raw) if config.roll_up else raw
+
+
+def read_log(config: SourceConfig) -> Log:
+    """A source made canonical, with its impressions and everything that was counted on the way."""
+    raw = open_source(config)
+    return carried(raw, canonicalise(raw))
+
+
+def _open(config: SourceConfig, path: Path) -> RawLog:
     if config.kind == "table":
         if bool(config.mapping) == bool(config.inline):
             raise InputError(
@@ -45,4 +71,12 @@ def open_source(config: SourceConfig) -> RawLog:
                 "set source.mapping to a YAML file, or write it under source.inline",
             )
         return table.read(path, config.inline or config.mapping)
-    raise InputError(f"source.kind {config.kind!r}", "is not known", "use movielens or table")
+    if config.mapping or (config.inline and config.kind != "netflix"):
+        raise InputError(
+            f"source.mapping {config.mapping!r} and source.inline {config.inline!r}",
+            f"describe a table; the layout of {config.kind} is known",
+            "leave them out, or set source.kind: table",
+        )
+    if config.kind == "netflix":
+        return netflix.read(path, config.inline)
+    return movielens.read(path) if config.kind == "movielens" else mind.read(path)

@@ -11,8 +11,29 @@ events:                                   # one table of interactions
     rating: {from: rating, scale: [0, 10]}      # values outside the scale are refused
     event_time: {from: time, unit: s}           # s, ms, us, ns, or iso (with `zone` where the text has no offset)
   event_type: rating                    # a constant, or columns.event_type: {from: kind, values: {p: play, x: null}}
+plays:                                    # start, stop and heartbeat signals, folded into views (see `plays`)
+  file: player.csv
+  gap_s: 1800                             # silence that ends a view, always declared
+  columns:
+    user_id: account
+    item_id: title_id
+    device: device                        # views are folded per user, item and device
+    event_time: {from: at, unit: ms}
+    signal: {from: kind, values: {play: start, ping: heartbeat, end: stop, ad: null}}
+impressions:                              # one row per item shown (see recsys/logs/impressions.py)
+  file: pages.parquet
+  event_type: click                       # what a clicked row becomes; leave out when `events` or `plays` hold it
+  columns:
+    impression_id: request
+    user_id: user
+    item_id: item
+    shown_at: {from: at, unit: s}
+    position: {from: place}
+    clicked: {from: label, values: {"yes": true, "no": false}}   # quoted, or YAML reads truth values
 items: {...}                              # the catalogue; leave out when the events carry title and year
 engaged: {rating_at_least: 7}             # what counts as an engaged target, unless the recipe says otherwise
+
+At least one of events, plays and impressions; what they give is one log.
 """
 
 from collections.abc import Mapping
@@ -26,11 +47,25 @@ from recsys.contracts import nearest, schema
 from recsys.errors import CorruptFileError, InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.sources.files import FileConfig
+from recsys.logs.sources.plays import SIGNALS, FoldConfig
 
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 SHARE_UNITS = {"share": 1.0, "percent": 0.01}
-_TIMES, _DURATIONS, _LISTS = ("event_time", "available_from"), ("duration_s", "runtime_s"), ("genres", "tags")
+TIMES = ("event_time", "available_from", "shown_at", "click_time")
+ANSWERS = {"true": True, "false": False, "1": True, "0": False}
+"""How a clicked column says yes and no, unless its mapping declares `values`."""
+_SECTIONS = ("events", "plays", "impressions", "items", "engaged")
+_FOLD = tuple(entry.name for entry in fields(FoldConfig))
+_DURATIONS, _LISTS = ("duration_s", "runtime_s"), ("genres", "tags")
+_OPTIONS = {
+    "rating": ("scale",),
+    "year": ("missing",),
+    "event_type": ("values",),
+    "signal": ("values",),
+    "clicked": ("values",),
+    "title": ("year", "article", "missing"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +94,12 @@ class TableMapping:
 
 @dataclass(frozen=True)
 class LogMapping:
-    """A whole mapping file."""
+    """A whole mapping file. `event_type` of `impressions` is what a click becomes; "" makes no events of them."""
 
-    events: TableMapping
+    events: TableMapping | None = None
+    plays: TableMapping | None = None
+    fold: FoldConfig | None = None
+    impressions: TableMapping | None = None
     items: TableMapping | None = None
     engaged: EngagedConfig | None = None
 
@@ -84,29 +122,68 @@ def load_mapping(source: Path | str | Mapping[str, Any]) -> LogMapping:
 
 
 def _mapping(content: Any) -> LogMapping:
-    content = _keys(content, "the mapping", ("events", "items", "engaged"))
-    if "events" not in content:
-        raise InputError("the mapping", "has no `events`", "say which file holds the interactions, under `events`")
-    known_items = [name for name in schema("items") if name != "item_id"]
-    known_events = list(schema("events"))
-    has_items = content.get("items") is not None
-    events = _table(content["events"], "events", known_events if has_items else known_events + known_items)
-    required = ["user_id", "item_id", "event_time"] + ([] if has_items else ["title"])
-    _require(events, "events", required)
-    if bool(events.event_type) == ("event_type" in events.columns):
+    content = _keys(content, "the mapping", _SECTIONS)
+    if not any(content.get(name) is not None for name in ("events", "plays", "impressions")):
+        raise InputError(
+            "the mapping",
+            "has no `events`, no `plays` and no `impressions`",
+            "say which file holds the interactions, under one of them",
+        )
+    of_items = [name for name in schema("items") if name != "item_id"]
+    items = _section(content, "items", ["item_id", *of_items], ["item_id", "title"])
+    described, title = ([], []) if items else (of_items, ["title"])
+    events = _section(content, "events", [*schema("events"), *described], ["user_id", "item_id", "event_time", *title])
+    if events is not None and bool(events.event_type) == ("event_type" in events.columns):
         raise InputError(
             "events.event_type",
             "must be given once: a constant, or a column",
             "write `event_type: rating` under `events`, or map it under `columns`",
         )
-    items = _table(content["items"], "items", ["item_id", *known_items]) if has_items else None
-    if items is not None:
-        _require(items, "items", ["item_id", "title"])
-    return LogMapping(events, items, _engaged(content.get("engaged")))
+    signals = ["user_id", "item_id", "device", "event_time", "signal", "surface"]
+    plays = _section(content, "plays", [*signals, *described], ["user_id", "item_id", "event_time", "signal", *title])
+    shown = ["impression_id", "user_id", "item_id", "shown_at", "clicked"]
+    impressions = _section(content, "impressions", list(schema("impressions")), shown)
+    if impressions is not None and items is None:
+        raise InputError(
+            "impressions",
+            "need a catalogue: what was shown and never clicked has no other description",
+            "describe the items under `items`",
+        )
+    if impressions is not None and events is None and plays is None and not impressions.event_type:
+        raise InputError(
+            "impressions.event_type",
+            "is required where nothing else gives events",
+            "write `event_type: click` under `impressions`",
+        )
+    fold = _fold(content["plays"]) if plays is not None else None
+    return LogMapping(events, plays, fold, impressions, items, _engaged(content.get("engaged")))
+
+
+def _section(content: Mapping[str, Any], where: str, known: list[str], required: list[str]) -> TableMapping | None:
+    if content.get(where) is None:
+        return None
+    table = _table(content[where], where, known)
+    _require(table, where, required)
+    return table
+
+
+def _fold(content: Mapping[str, Any]) -> FoldConfig:
+    given = {key: content[key] for key in _FOLD if key in content}
+    if not isinstance(given.get("gap_s"), int | float) or isinstance(given["gap_s"], bool):
+        raise InputError(
+            f"plays.gap_s: {given.get('gap_s', 'nothing')!r}",
+            "the silence that ends a view must be declared, in seconds",
+            "write e.g. gap_s: 1800; in a log without heartbeats, longer than the longest item",
+        )
+    paused = given.get("heartbeats_while_paused", False)
+    if not isinstance(paused, bool):
+        raise InputError(f"plays.heartbeats_while_paused: {paused!r}", "is not true or false", "write one of them")
+    return FoldConfig(float(given["gap_s"]), paused)
 
 
 def _table(content: Any, where: str, known: list[str]) -> TableMapping:
-    allowed = [entry.name for entry in fields(FileConfig)] + ["columns"] + (["event_type"] if where == "events" else [])
+    own = {"events": ["event_type"], "impressions": ["event_type"], "plays": list(_FOLD)}.get(where, [])
+    allowed = [entry.name for entry in fields(FileConfig)] + ["columns", *own]
     content = _keys(content, where, allowed)
     columns = _keys(content.get("columns"), f"{where}.columns", known)
     file = FileConfig(
@@ -124,25 +201,17 @@ def _table(content: Any, where: str, known: list[str]) -> TableMapping:
 
 
 def _column(name: str, spec: Any, where: str) -> ColumnMapping:
-    options = {"from"}
+    options = ("from", *_OPTIONS.get(name, ()))
     units: tuple[str, ...] = ()
-    if name in _TIMES:
-        options, units = {"from", "unit", "zone"}, (*TIME_UNITS, "iso")
+    if name in TIMES:
+        options, units = ("from", "unit", "zone"), (*TIME_UNITS, "iso")
     elif name in _DURATIONS:
-        options, units = {"from", "unit"}, tuple(DURATION_UNITS)
+        options, units = ("from", "unit"), tuple(DURATION_UNITS)
     elif name == "completion":
-        options, units = {"from", "unit"}, tuple(SHARE_UNITS)
-    elif name == "rating":
-        options = {"from", "scale"}
+        options, units = ("from", "unit"), tuple(SHARE_UNITS)
     elif name in _LISTS:
-        options = {"from", "separator", "missing"}
-    elif name == "year":
-        options = {"from", "missing"}
-    elif name == "event_type":
-        options = {"from", "values"}
-    elif name == "title":
-        options = {"from", "year", "article", "missing"}
-    spec = _keys({"from": spec} if isinstance(spec, str) else spec, where, tuple(sorted(options)))
+        options = ("from", "separator", "missing")
+    spec = _keys({"from": spec} if isinstance(spec, str) else spec, where, options)
     if not isinstance(spec.get("from"), str):
         raise InputError(
             f"{where}: {spec}",
@@ -173,8 +242,20 @@ def _column(name: str, spec: Any, where: str) -> ColumnMapping:
     if "missing" in given:
         given["missing"] = tuple(map(str, given["missing"]))
     if "values" in given:
-        given["values"] = {str(key): value if value is None else str(value) for key, value in given["values"].items()}
+        values = _keys(given["values"], f"{where}.values", list(map(str, given["values"] or ())))
+        given["values"] = {str(key): value if value is None else str(value) for key, value in values.items()}
+        _check_targets(name, given["values"], where)
     return ColumnMapping(**given)
+
+
+def _check_targets(name: str, values: Mapping[str, str | None], where: str) -> None:
+    """Signals and answers have a fixed vocabulary; event types do not."""
+    known = {"signal": SIGNALS, "clicked": ("True", "False")}.get(name)
+    for theirs, ours in values.items():
+        if known is not None and ours not in known and not (name == "signal" and ours is None):
+            raise InputError(
+                f"{where}.values.{theirs}: {ours!r}", f"must be one of {list(known)}", nearest(str(ours), list(known))
+            )
 
 
 def _engaged(content: Any) -> EngagedConfig | None:
@@ -202,7 +283,7 @@ def _keys(content: Any, where: str, known: list[str] | tuple[str, ...]) -> Mappi
     for key in content:
         if key not in known:
             raise InputError(
-                f"{where}.{key}" if "." in where or where in ("events", "items", "engaged") else f"{key!r} in {where}",
+                f"{where}.{key}" if "." in where or where in _SECTIONS else f"{key!r} in {where}",
                 "is not a known key",
                 nearest(str(key), tuple(known)),
             )

@@ -14,19 +14,31 @@ import polars as pl
 
 from recsys.contracts import nearest
 from recsys.errors import InputError
+from recsys.logs.impressions import click_events
 from recsys.logs.sources.files import collect, scan
 from recsys.logs.sources.mapping import (
+    ANSWERS,
     DURATION_UNITS,
     SHARE_UNITS,
     TIME_UNITS,
+    TIMES,
     ColumnMapping,
     TableMapping,
     load_mapping,
 )
+from recsys.logs.sources.plays import fold
 from recsys.logs.tables import RawLog
 from recsys.logs.text import article_first, clean, without_year, year_suffix
 
 EARLIEST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)
+_RANGES: dict[str, tuple[float | None, float]] = {
+    "completion": (0.0, 1.0),
+    "duration_s": (0.0, 1e9),
+    "runtime_s": (0.0, 1e9),
+    "year": (1870.0, 2100.0),
+    "position": (1.0, 1e6),
+    "propensity": (0.0, 1.0),
+}
 
 
 def read(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> RawLog:
@@ -37,16 +49,46 @@ def read(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> RawLog:
     """
     rules = load_mapping(mapping)
     root = Path(path)
-    events = _read(rules.events, root, "events")
-    if rules.events.event_type:
-        events = events.with_columns(pl.lit(rules.events.event_type).alias("event_type"))
-    events = events.filter(pl.col("event_type").is_not_null())
     items = _read(rules.items, root, "items") if rules.items else None
-    provenance = {
-        "events": rules.events.file.file or root.name,
-        "items": rules.items.file.file if rules.items else "derived from events",
-    }
-    return RawLog(events.lazy(), items, provenance, rules.engaged)
+    parts: list[pl.DataFrame] = []
+    counts: dict[str, int] = {}
+    impressions = None
+    if rules.events:
+        parts.append(_typed(_read(rules.events, root, "events"), rules.events, counts))
+    if rules.plays and rules.fold:
+        signals = _read(rules.plays, root, "plays")
+        known = items.select("item_id", "runtime_s") if items is not None and "runtime_s" in items.columns else None
+        views, found = fold(_left_out(signals, "signal", counts).lazy(), rules.fold, known)
+        parts.append(views)
+        counts |= found
+    if rules.impressions:
+        impressions = _shown(_read(rules.impressions, root, "impressions"))
+        if rules.impressions.event_type:
+            parts.append(click_events(impressions, rules.impressions.event_type))
+    tables = {"events": rules.events, "plays": rules.plays, "impressions": rules.impressions, "items": rules.items}
+    provenance = {name: table.file.file or root.name for name, table in tables.items() if table}
+    provenance.setdefault("items", "derived from events")
+    events = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
+    return RawLog(events.lazy(), items, provenance, rules.engaged, impressions, counts)
+
+
+def _typed(events: pl.DataFrame, table: TableMapping, counts: dict[str, int]) -> pl.DataFrame:
+    if table.event_type:
+        return events.with_columns(pl.lit(table.event_type).alias("event_type"))
+    return _left_out(events, "event_type", counts)
+
+
+def _left_out(rows: pl.DataFrame, name: str, counts: dict[str, int]) -> pl.DataFrame:
+    """Rows whose `name` the mapping did not turn into null."""
+    kept = rows.filter(pl.col(name).is_not_null())
+    counts[f"rows_without_{name}_left_out"] = len(rows) - len(kept)
+    return kept
+
+
+def _shown(rows: pl.DataFrame) -> pl.DataFrame:
+    """Impressions; a click without a time of its own happened when the item was shown."""
+    time = pl.col("click_time").fill_null(pl.col("shown_at")) if "click_time" in rows.columns else pl.col("shown_at")
+    return rows.with_columns(pl.when("clicked").then(time).alias("click_time"))
 
 
 def _read(table: TableMapping, root: Path, where: str) -> pl.DataFrame:
@@ -78,15 +120,19 @@ def _read(table: TableMapping, root: Path, where: str) -> pl.DataFrame:
 def _convert(name: str, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
     """The canonical column; values that cannot be converted become null (and are then refused by `_check_values`)."""
     value = pl.col(column.source)
-    if name in ("event_time", "available_from"):
+    if name in TIMES:
         return _time(value, column, dtype)
     if name in ("duration_s", "runtime_s"):
         return _number(value) * DURATION_UNITS[column.unit]
     if name == "completion":
         return _number(value) * SHARE_UNITS[column.unit]
-    if name == "rating":
+    if name in ("rating", "propensity"):
         return _number(value)
-    if name == "year":
+    if name == "clicked":
+        given = {key.lower(): answer == "True" for key, answer in column.values.items()}
+        answer = value.cast(pl.String).str.strip_chars().str.to_lowercase()
+        return answer.replace_strict(given or ANSWERS, default=None, return_dtype=pl.Boolean)
+    if name in ("year", "position"):
         return _number(value).cast(pl.Int32, strict=False)
     if name in ("genres", "tags"):
         parts = (
@@ -98,7 +144,7 @@ def _convert(name: str, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
         parts = parts.list.eval(one.filter(one.is_not_null() & ~one.is_in(list(column.missing)).fill_null(False)))
         return parts.fill_null([])
     text = value.cast(pl.String)
-    if name == "event_type" and column.values:
+    if name in ("event_type", "signal") and column.values:
         return text.replace_strict(dict(column.values), default=pl.lit("\x00"), return_dtype=pl.String)
     if name == "title":
         text = clean(text)
@@ -144,7 +190,7 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
     given = raw.is_not_null()
     if raw.dtype == pl.String:
         given &= (raw.str.strip_chars() != "") & ~raw.is_in(list(column.missing))
-    if name == "event_type" and column.values:
+    if name in ("event_type", "signal") and column.values:
         _refuse(
             raw,
             converted == "\x00",
@@ -154,7 +200,7 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
             f"is not among the declared values {list(column.values)}",
             "add it under `values` (map it to null to leave such events out)",
         )
-    elif name == "event_time":
+    elif name in ("event_time", "shown_at"):
         _refuse(
             raw,
             converted.is_null(),
@@ -173,6 +219,16 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
             where,
             f"read in unit {column.unit!r} falls outside 1990 .. tomorrow",
             _other_unit(raw, converted, latest),
+        )
+    elif name == "clicked":
+        _refuse(
+            raw,
+            converted.is_null(),
+            name,
+            column,
+            where,
+            f"is neither of {list(column.values or ANSWERS)}",
+            'declare `values: {"theirs": true, "others": false}`',
         )
     elif converted.dtype in (pl.Float64, pl.Int32) or converted.dtype == pl.Datetime:
         _refuse(
@@ -200,9 +256,7 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
 def _range(name: str, column: ColumnMapping) -> tuple[float | None, float]:
     if name == "rating" and column.scale:
         return column.scale
-    return {"completion": (0.0, 1.0), "duration_s": (0.0, 1e9), "runtime_s": (0.0, 1e9), "year": (1870.0, 2100.0)}.get(
-        name, (None, 0.0)
-    )
+    return _RANGES.get(name, (None, 0.0))
 
 
 def _other_unit(raw: pl.Series, converted: pl.Series, latest: dt.datetime) -> str:

@@ -1,0 +1,1 @@
+"""Slates ranked by a language model behind an OpenAI-compatible endpoint (vLLM, SGLang, hosted services)."""

@@ -1,0 +1,1 @@
+"""Agents in text environments: environments, rollouts, training with and without experience."""

@@ -1,0 +1,1 @@
+"""Experience: one persistent library of trajectories and lessons, its retrieval, its evolution."""

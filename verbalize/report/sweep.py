@@ -1,0 +1,28 @@
+"""The report of a sweep: best so far, importance, parallel coordinates, trade-offs, every trial.
+
+Validation values are shown as what they are: the best of many tries is optimistic, and the report says so.
+"""
+
+import math
+from collections.abc import Sequence
+
+from verbalize.report.data import ReportData
+from verbalize.report.html import render_page
+from verbalize.report.sweep_views import sweep_parts
+from verbalize.report.trials import STATES, SweepTable
+
+
+def sweep_report(table: SweepTable, final: ReportData | None = None, notes: Sequence[str] = ()) -> str:
+    """The sweep as one self-contained HTML document.
+
+    `final` is the report of the retrained best against the default: its claims, arms and comparisons then stand below
+    the trials, and its title and provenance are used. The same data gives the same bytes.
+    """
+    data = final or ReportData(title=f"Sweep {table.name}")
+    counts = ", ".join(
+        f"{number} {state}" for state in STATES if (number := sum(t.state == state for t in table.trials))
+    )
+    spent = sum(t.seconds for t in table.trials if t.seconds is not None and math.isfinite(t.seconds))
+    work = f"{spent / 3600:,.1f} hours" if spent >= 3600 else f"{spent:,.0f} s"
+    lead = f"{counts or 'no trials'}; {work} of work"
+    return render_page(data, extra=sweep_parts(table), lead=lead, notes=tuple(notes))
