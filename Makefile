@@ -27,8 +27,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## side-by-side benchmarks; writes experiments/results
-	$(BIN)/python experiments/benchmarks/packed_scoring.py
-	$(BIN)/python experiments/benchmarks/log_pipeline.py
+	for name in packed_scoring log_pipeline logs_at_scale append_vs_rebuild experience_retrieval experience_admission \
+	  sweep_tpe_vs_random sweep_shared_artefacts grpo_step; do \
+	  $(BIN)/python experiments/benchmarks/$$name.py || exit 1; done
 
 claims: $(READY)  ## recompute every recorded claim from its artefact and check the numbers in the documents
 	$(BIN)/verbalize claims verify

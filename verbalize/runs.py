@@ -1,12 +1,10 @@
 """A run: a recipe carried out in a folder of its own, over a store of stage artefacts shared by all runs."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from recsys.errors import InputError
+from recsys.locks import hold_lock
 from recsys.storage import write_json, write_text
 from verbalize.config import plain
 from verbalize.pipeline import STORE, Progress, manifest, run_stages
@@ -63,23 +61,7 @@ def run_recipe(
     return RunResult(folder, folders, console)
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the run's lock; the operating system releases it however the process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            str(folder), f"cannot hold a run ({error.strerror})", "give a folder that can be written to: --runs FOLDER"
-        ) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                str(folder),
-                "another process is running this recipe",
-                "wait for it, or give another folder: --runs FOLDER",
-            ) from error
-        yield
+def _only_one(folder: Path) -> IO[str]:
+    """The run's lock, held until the handle is closed."""
+    busy, elsewhere = "another process is running this recipe", "give another folder: --runs FOLDER"
+    return hold_lock(folder, "a run", busy, f"wait for it, or {elsewhere}", elsewhere)

@@ -1,4 +1,4 @@
-"""Samples that share their prompt: equal to stock generation where it is deterministic, to its distribution elsewhere."""
+"""Samples that share their prompt: equal to stock generation where it is deterministic, and to its distribution."""
 
 from collections import Counter
 from pathlib import Path

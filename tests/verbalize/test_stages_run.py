@@ -184,8 +184,8 @@ def test_recorded_claims_verify_and_a_tampered_artefact_does_not(
 def test_a_claim_whose_evidence_is_too_small_is_entered_as_not_measured(
     workshop: Workshop, finished: Finished, tmp_path: Path
 ) -> None:
-    """On three rankings an empty text hits nothing (ties are broken by the examples' ids, whatever the model): a relative
-    difference then has no finite interval."""
+    """On three rankings an empty text hits nothing (ties are broken by the examples' ids, whatever the model): nothing
+    is relative to 0."""
     claim = [{"id": "tiny.ratio", "statement": "s", "b": "best_constant", "relative": True}]
     values = workshop.values | {"name": "small"}
     few = ("constants=[drop_all]", "sample.report=3", "evaluation.shuffled=false")

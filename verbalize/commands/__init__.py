@@ -1,7 +1,7 @@
-"""The subcommands of `verbalize`, one module each: thin, every command is one library call, imported when it is asked for.
+"""The subcommands of `verbalize`, one module each: thin, every command is one library call, imported when asked for.
 
-A module has `add(commands)`, which adds its parsers and gives each a default `call`: options -> exit code. Modules import
-nothing heavy at the top, so that `verbalize --help` answers at once.
+A module has `add(commands)`, which adds its parsers and gives each a default `call`: options -> exit code. Modules
+import nothing heavy at the top, so that `verbalize --help` answers at once.
 """
 
 import argparse

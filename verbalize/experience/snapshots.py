@@ -14,7 +14,6 @@ earlier version can be opened.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -27,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import CorruptFileError, InputError
+from recsys.locks import hold_lock
 from recsys.storage import read_json, replacing, write_json
 
 FORMAT = 1
@@ -63,22 +63,9 @@ class Version:
 
 
 def hold_writer_lock(folder: Path) -> IO[str]:
-    """The handle that makes this process the only writer until it is closed; the system releases it at any end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            str(folder), f"cannot hold a library ({error.strerror})", "give a folder that can be written to"
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        handle.close()
-        raise InputError(
-            str(folder), "another process is writing this library", "wait for it, or open with read_only=True"
-        ) from error
-    return handle
+    """The handle that makes this process the only writer until it is closed."""
+    busy, remedy = "another process is writing this library", "wait for it, or open with read_only=True"
+    return hold_lock(folder, "a library", busy, remedy, "give a folder that can be written to")
 
 
 def exists(folder: Path) -> bool:

@@ -10,18 +10,15 @@ A kill cannot leave a mixture: the new files and a plan (`.forget.json`) are wri
 then `done.json`; whoever finds a plan carries it out.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 
-from recsys.errors import InputError
+from recsys.locks import hold_lock
 from recsys.storage import file_hash, read_json, read_parquet, write_json, write_parquet
 from verbalize.forget.rows import EXAMPLE, READABLE, Subject, rows_of, write_without
 from verbalize.pipeline import DONE
@@ -161,12 +158,6 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> IO[str]:
     """The lock that a running stage holds. Raises InputError when it is taken."""
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(str(folder), "a run is working in this folder", "wait for it, then forget") from error
-        yield
+    return hold_lock(folder, "a stage", "a run is working in this folder", "wait for it, then forget")

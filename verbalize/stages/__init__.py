@@ -29,12 +29,13 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             del settings["show_event_type_in_prompt"]
     rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
     stages = [
-        Stage("logs", lambda c: data.run_logs(recipe, c), data.logs_config(recipe)),
+        Stage("logs", lambda c: data.run_logs(recipe, c), data.logs_config(recipe), version=2),
         Stage(
             "examples",
             lambda c: data.run_examples(recipe, c),
             {"examples": plain(recipe.examples), "slates": recipe.reward.slates},
             ("logs",),
+            version=2,
         ),
     ]
     if trained:

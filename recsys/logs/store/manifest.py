@@ -6,16 +6,15 @@ names; the next writer collects them. Files of the generation before are kept un
 slow reader is not overtaken by one append; one overtaken by two starts again from the present manifest.
 """
 
-import contextlib
-import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from recsys.errors import CorruptFileError, InputError
+from recsys.locks import hold_lock
 from recsys.storage import file_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -164,24 +163,10 @@ def consistently(root: Path, read: Callable[[Manifest], T]) -> T:
                 ) from error
 
 
-@contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Hold the writer's lock, which goes with the process however it ends. Raises InputError when another has it."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = (root / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            str(root), f"cannot hold a store ({error.strerror})", "name a folder that can be written to"
-        ) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                str(root), "another process is writing to this store", "wait for it; readers need not wait"
-            ) from error
-        yield
+def alone(root: Path) -> IO[str]:
+    """The writer's lock, held until the handle is closed. Raises InputError when another process has it."""
+    busy, remedy = "another process is writing to this store", "wait for it; readers need not wait"
+    return hold_lock(root, "a store", busy, remedy, "name a folder that can be written to")
 
 
 def _write(root: Path, manifest: Manifest) -> None:
