@@ -46,7 +46,8 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each `verbalize` command, without comments."""
-        lines = [shlex.split(line, comments=True) for line in self.text.splitlines()]
+        whole = self.text.replace("\\\n", " ")  # continued lines
+        lines = [shlex.split(line, comments=True) for line in whole.splitlines()]
         return [words[1:] for words in lines if words[:1] == ["verbalize"]]
 
 
@@ -80,6 +81,23 @@ def folder(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path
             models = f"\nrecommender: {{model: {workshop.model}}}\npolicy: {{model: {workshop.model}}}\n"
             recipe.write_text(text + models, encoding="utf-8")
     return made
+
+
+@pytest.mark.real_model
+def test_marked_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [
+        block
+        for path in sorted(GUIDES.glob("*.md"))
+        for block in blocks(path)
+        if block.language == "python" and block.mark == "run"
+    ]
+    assert found
+    for block in found:
+        exec(compile(block.text, "guide", "exec"), {"__name__": "guide"})
+    assert "take mug" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("guide", ORDER)
@@ -125,7 +143,7 @@ def test_every_command_written_down_exists() -> None:
 
 
 def test_links_between_guides_lead_somewhere() -> None:
-    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "README"}
+    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "experience", "README"}
     for path in GUIDES.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), (path.name, target)
