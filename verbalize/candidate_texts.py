@@ -31,8 +31,8 @@ class CandidateTexts:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe) -> "CandidateTexts":
-        """The recipe's templates and constants, and the pool where the recipe warms up on it."""
-        pool = CANDIDATES if recipe.warm_start else ()
+        """The recipe's templates and constants, and the pool where the recipe learns from it."""
+        pool = CANDIDATES if recipe.warm_start or (recipe.dpo and recipe.policy.kind == "actions") else ()
         return cls([*recipe.templates, *recipe.constants, *pool], recipe.policy.actions, recipe.examples.seed)
 
     @classmethod

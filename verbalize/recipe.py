@@ -17,7 +17,7 @@ from recsys.recommenders.language import MODES, LanguageRecommenderConfig
 from verbalize.config import build, load_yaml, override
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.rewards import RewardConfig
-from verbalize.optimize.settings import LimitsConfig, TrainConfig, WarmStartConfig
+from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig, WarmStartConfig
 from verbalize.pipeline import STORE
 from verbalize.report.claims import check_claim_id
 from verbalize.tracking import TrackingConfig
@@ -147,6 +147,8 @@ class Recipe:
     reward: RewardConfig = field(default_factory=RewardConfig)
     warm_start: WarmStartConfig | None = field(default_factory=WarmStartConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    dpo: PreferenceConfig | None = None
+    """None trains the policy by GRPO; a section trains it by DPO, with `train` for what both have in common."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     seeds: tuple[int, ...] = (0,)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
@@ -177,6 +179,8 @@ class Recipe:
             raise InputError(
                 "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
             )
+        if self.dpo:
+            self.dpo.check(self.train)
         if self.recommender_training and self.recommender.mode not in MODES:
             raise InputError(
                 f"recommender_training with recommender.mode {self.recommender.mode}",

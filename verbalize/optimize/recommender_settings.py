@@ -5,15 +5,23 @@ from dataclasses import dataclass, field
 from recsys.errors import InputError
 from recsys.models.settings import LoraSettings
 
+METHODS = ("cross_entropy", "grpo")
+
 
 @dataclass(frozen=True)
 class RecommenderTrainingConfig:
-    """Cross-entropy over the slate, on texts of every style in equal shares.
+    """Cross-entropy over the slate, or GRPO on its answers, on texts of every style in equal shares.
 
     The texts decide whom the recommender favours: trained on one template it prefers that template. Here each training
     example shows a text drawn from `templates` or from random keep/drop x metadata actions: no arm is privileged.
     """
 
+    method: str = "cross_entropy"
+    """`grpo`: softmax(score_scale x scores) is a policy whose answers are candidates: +1 for the target, else -1."""
+    answers: int | None = None
+    """`grpo` only: answers sampled per slate. None takes the exact mean over all of them, which has no noise."""
+    scale_advantages: bool = True
+    """`grpo` only: divide advantages by their spread over the answers of a slate, as GRPO does; False is REINFORCE."""
     templates: tuple[str, ...] = ("titles", "titles_metadata", "concatenation")
     random_actions: float = 0.5
     """Share of examples whose text comes from random actions instead of a template."""
@@ -41,6 +49,25 @@ class RecommenderTrainingConfig:
                     f"must be a positive multiple of accumulation = {self.accumulation}",
                     "round it up",
                 )
+        if self.method not in METHODS:
+            raise InputError(
+                f"recommender_training.method = {self.method!r}",
+                f"is not one of {', '.join(METHODS)}",
+                "choose one of these",
+            )
+        if self.method != "grpo" and (self.answers is not None or not self.scale_advantages):
+            name = "answers" if self.answers is not None else "scale_advantages"
+            raise InputError(
+                f"recommender_training.{name} = {getattr(self, name)}",
+                f"belongs to method grpo, and the method is {self.method}",
+                f"leave {name} out, or set recommender_training.method: grpo",
+            )
+        if self.answers is not None and self.answers < 2:
+            raise InputError(
+                f"recommender_training.answers = {self.answers}",
+                "advantages compare the answers to one slate",
+                "sample at least 2, or set null for the exact mean",
+            )
         if not 0 < self.users < 1:
             raise InputError(
                 f"recommender_training.users = {self.users}",

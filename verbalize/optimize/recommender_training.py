@@ -1,4 +1,5 @@
-"""Training the recommender: cross-entropy over the slate, the strong simple baseline of the paper's second stage.
+"""Training the recommender: cross-entropy over the slate, the strong simple baseline of the paper's second stage, or
+the paper's GRPO (`recommender_grpo`).
 
 The score is the one used at test time, log p(c | frame(text)) - log p(c | frame("")), both terms with gradient (the
 second is not a constant: its adapter is the same). The softmax runs over scale x score. One example is two packed
@@ -16,6 +17,7 @@ import torch
 from recsys.errors import InputError
 from recsys.models.packed import PackedRequest, packed_logprobs
 from recsys.storage import replacing
+from verbalize.optimize.recommender_grpo import answer_loss, expected_loss, sample_answers
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,6 +45,16 @@ def slate_loss(scores: torch.Tensor, target_index: int, scale: float) -> torch.T
     return -torch.log_softmax(scale * scores, dim=0)[target_index]
 
 
+def objective(scores: torch.Tensor, target_index: int, config: RecommenderTrainingConfig, index: int) -> torch.Tensor:
+    """The configured loss of the `index`-th slate; sampled answers depend on the seed and on `index` alone."""
+    if config.method == "cross_entropy":
+        return slate_loss(scores, target_index, config.score_scale)
+    if config.answers is None:
+        return expected_loss(scores, target_index, config.score_scale, config.scale_advantages)
+    answers = sample_answers(scores, config.score_scale, config.answers, (config.seed, "recommender answers", index))
+    return answer_loss(scores, target_index, answers, config.score_scale, config.scale_advantages)
+
+
 def train_recommender(
     model: Any,
     slates: Callable[[int], TokenSlate],
@@ -63,7 +75,7 @@ def train_recommender(
     for index in range(done, config.examples):
         slate = slates(index)
         scores = slate_scores(model, slate)
-        loss = slate_loss(scores, slate.target_index, config.score_scale)
+        loss = objective(scores, slate.target_index, config, index)
         if not torch.isfinite(loss):
             path = folder / f"aborted-example-{index}.pt"
             with replacing(path) as temporary:

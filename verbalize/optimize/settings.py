@@ -103,6 +103,44 @@ class TrainConfig:
                 )
 
 
+GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards")
+"""Settings of `TrainConfig` that mean nothing without rollouts; `PreferenceConfig` has a beta of its own."""
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """DPO instead of GRPO: learn from pairs of which one served the recommender better.
+
+    `TrainConfig` still says how many steps, how large, how fast, and when to judge. Actions take their pairs from the
+    scored pool and use no rollouts; rewrites sample `train.group_size` texts per prompt once, before training.
+    """
+
+    beta: float = 0.1
+    """Strength of the tie to the policy the run starts with: small moves far on little evidence."""
+    min_gap: float = 0.25
+    """Least difference of rewards, in the reward's unit, that counts as a preference: below it lies mostly luck."""
+    pairs_per_prompt: int = 4
+    """At most so many pairs of one prompt: best against worst, second best against second worst, and so on."""
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "min_gap", "pairs_per_prompt"):
+            if getattr(self, name) <= 0:
+                raise InputError(
+                    f"dpo.{name} = {getattr(self, name)}", "must be above 0", f"set dpo.{name} to a positive number"
+                )
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse settings of `train` that DPO would ignore. Raises InputError naming the first of them."""
+        defaults = TrainConfig()
+        for name in GRPO_ONLY:
+            if getattr(train, name) != getattr(defaults, name):
+                raise InputError(
+                    f"train.{name} = {getattr(train, name)} with dpo",
+                    "belongs to GRPO and would be ignored",
+                    f"leave train.{name} out, or set dpo: null" + (" (or mean dpo.beta)" if name == "beta" else ""),
+                )
+
+
 @dataclass(frozen=True)
 class WarmStartConfig:
     """Supervising the policy on the pool's best candidates before any reinforcement learning."""

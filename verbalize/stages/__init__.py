@@ -43,7 +43,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             Stage(
                 "recommender",
                 lambda c: recommender.run(recipe, c, command),
-                {**ranked, "training": plain(recipe.recommender_training), "actions": actions},
+                {**ranked, "training": recommender.training_identity(recipe), "actions": actions},
                 ("logs", "examples"),
             )
         )
@@ -55,8 +55,10 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             scoring,
         )
     )
-    if warm:
+    pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
+    if warm or pooled:
         stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
+    if warm:
         stages.append(
             Stage(
                 "warm_start",
@@ -75,8 +77,9 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 "train": plain(recipe.train),
                 "limits": plain(recipe.limits),
                 "seeds": list(recipe.seeds),
+                **({"dpo": plain(recipe.dpo)} if recipe.dpo else {}),
             },
-            (*scoring, *(("warm_start",) if warm else ())),
+            (*scoring, *(("pool",) if pooled else ()), *(("warm_start",) if warm else ())),
         )
     )
     before = tuple(stage.name for stage in stages)

@@ -1,4 +1,4 @@
-"""Training the verbalizer: the warm start on the pool's best candidates, then GRPO, one policy per seed."""
+"""Training the verbalizer: the warm start on the pool's best candidates, then GRPO or DPO, one policy per seed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -11,6 +11,7 @@ import polars as pl
 from recsys.models.settings import AdapterCard
 from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.config import plain
+from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.report.provenance import revision
@@ -67,9 +68,8 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
 
 
 def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
-    """GRPO, one folder seed-N per seed with its adapter, curves and validation texts; tracked as configured."""
+    """GRPO or DPO, one folder seed-N per seed with its adapter, curves and validation texts; tracked as configured."""
     from recsys.models.loading import load_language_model
-    from verbalize.optimize.train_actions import train_actions
     from verbalize.optimize.training import Validation
 
     recommender = open_recommender(recipe, context.inputs)
@@ -79,16 +79,11 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     validation = Validation(verbalizer_inputs(selection), reward_scorer(recipe, context, recommender, selection))
     tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking")
     tracker.config(plain(recipe))
+    train = trainer_of(recipe, context, score)
     results = {}
     for place, seed in enumerate(recipe.seeds):
         lm = load_language_model(recipe.policy.model, adapter=start_adapter(context), device=recipe.policy.device)
         card = card_of(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
-        train: Callable[..., Any] = train_actions
-        style: dict[str, Any] = {"actions": recipe.policy.actions}
-        if recipe.policy.kind == "rewrite":
-            from verbalize.optimize.rewrite_trainer import train_rewrites
-
-            train, style = train_rewrites, {"rewrite": recipe.policy.rewrite}
 
         def on_step(row: Mapping[str, Any], seed: int = seed, place: int = place) -> None:
             numbers = {
@@ -98,7 +93,8 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             }
             tracker.metrics(row["step"], numbers)
             steps = recipe.train.steps
-            detail = f"seed {seed} {row['kind']} reward {row.get('reward', float('nan')):.3f}"
+            shown = "reward" if "reward" in row else "loss"
+            detail = f"seed {seed} {row['kind']} {shown} {row.get(shown, float('nan')):.3f}"
             context.progress.step("train", place * steps + row["step"], len(recipe.seeds) * steps, detail)
             if isinstance(context.progress, Listener):
                 context.progress.measured("train", row["step"], numbers)
@@ -106,15 +102,12 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
         result = train(
             lm,
             verbalizer_inputs(examples),
-            score,
-            replace(recipe.train, seed=seed),
-            context.folder / f"seed-{seed}",
+            config=replace(recipe.train, seed=seed),
+            folder=context.folder / f"seed-{seed}",
             card=card,
             lora=recipe.policy.lora,
-            limits=recipe.limits,
             validation=validation,
             on_step=on_step,
-            **style,
         )
         results[str(seed)] = asdict(result)
         judged = context.folder / f"seed-{seed}" / "validation" / f"step-{result.best_step:05d}.parquet"
@@ -126,6 +119,32 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
         "seeds": results,
         **own_facts(recommender),
     }
+
+
+def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callable[..., Any]:
+    """What trains this recipe's policy, with what belongs to that method and kind of policy alone."""
+    if recipe.policy.kind == "rewrite" and recipe.dpo:
+        from verbalize.optimize.dpo_rewrites import train_rewrite_preferences
+
+        return partial(train_rewrite_preferences, score=score, dpo=recipe.dpo, rewrite=recipe.policy.rewrite)
+    if recipe.policy.kind == "rewrite":
+        from verbalize.optimize.rewrite_trainer import train_rewrites
+
+        return partial(train_rewrites, score=score, rewrite=recipe.policy.rewrite, limits=recipe.limits)
+    if recipe.dpo:
+        from verbalize.optimize.dpo_actions import train_action_preferences
+
+        return partial(
+            train_action_preferences,
+            pool=read_parquet(context.inputs["pool"] / REWARDS),
+            pool_seed=recipe.examples.seed,
+            dpo=recipe.dpo,
+            actions=recipe.policy.actions,
+            limits=recipe.limits,
+        )
+    from verbalize.optimize.train_actions import train_actions
+
+    return partial(train_actions, score=score, actions=recipe.policy.actions, limits=recipe.limits)
 
 
 def start_adapter(context: Context) -> str | None:

@@ -24,6 +24,7 @@ from verbalize.verbalizers.base import verbalizer_inputs
 from verbalize.verbalizers.templates import TemplateVerbalizer
 
 ADAPTER = "adapter"
+METHODS = {"cross_entropy": "cross-entropy", "grpo": "GRPO with rewards +1 and -1"}
 
 
 def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -70,7 +71,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         recipe.licence,
         command,
         revision(),
-        "A recommender: cross-entropy over slates on log-probability ratios.",
+        f"A recommender: {METHODS[config.method]} over slates on log-probability ratios.",
     )
     save_adapter(model, context.folder / ADAPTER, card)
     write_parquet(pl.DataFrame(curve), context.folder / "curve.parquet")
@@ -119,6 +120,16 @@ def identity(config: LanguageRecommenderConfig) -> dict[str, Any]:
         described["remote"] = {name: remote[name] for name in ("endpoint", "model", "answer", "top_logprobs", "body")}
     if config.mode == "embedding":
         described["embedding"] = embedding
+    return described
+
+
+def training_identity(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide the trained adapter; a key made before there were several methods still holds."""
+    assert recipe.recommender_training is not None
+    described = dict(plain(recipe.recommender_training))
+    if described["method"] == "cross_entropy":
+        for name in ("method", "answers", "scale_advantages"):
+            del described[name]
     return described
 
 

@@ -45,6 +45,9 @@ CURVES = (
     "kl",
     "text.characters",
     "grad_norm",
+    "loss",
+    "pairs.accuracy",
+    "pairs.gap",
 )
 
 
