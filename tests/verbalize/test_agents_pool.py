@@ -38,6 +38,9 @@ def test_a_slow_beginning_keeps_nobody_waiting(tmp_path: Path) -> None:
         assert set(pool.advance({0: "up", 1: slow})) == {0}
         with pytest.raises(InputError, match="still begins one"):
             pool.advance({1: "up"})
+        assert pool.advance({0: "down", 1: ladder(1)}).keys() >= {0}  # instead of the slow one
+        pool.advance({})
+        assert set(pool.advance({0: "up", 1: slow})) == {0}
         assert pool.advance({})[1].observation == "Climb 2 steps. You stand on step 0 of world 9."
         assert set(pool.advance({0: "up", 1: "up"})) == {0, 1}
         assert pool.restarted == 0

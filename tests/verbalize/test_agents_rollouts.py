@@ -98,11 +98,13 @@ def test_memory_is_asked_once_a_move_and_shown_in_the_system_message() -> None:
 def test_killed_worker_changes_nothing(tmp_path: Path) -> None:
     expected = roll_out(LocalEnvironments(Ladder(tmp_path), 3), RandomPolicy(), TASKS)
     with EnvironmentPool(Ladder(tmp_path), PoolConfig(size=3)) as pool:
+        killed: list[int] = []
 
         class Assassin(RandomPolicy):
             def act(self, situations: Sequence[Situation]) -> list[str]:
-                if situations[0].turn == 1 and not pool.restarted:
-                    os.kill(pool.pids[0], signal.SIGKILL)
+                if situations[0].turn == 1 and not killed:
+                    killed.append(pool.pids[0])
+                    os.kill(killed[0], signal.SIGKILL)
                 return super().act(situations)
 
         assert roll_out(pool, Assassin(), TASKS) == expected

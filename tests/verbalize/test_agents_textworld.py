@@ -85,11 +85,13 @@ def test_parallel_equals_sequential_and_survives_a_killed_worker(games: Path) ->
     tasks = [Task(task.id, task.family, task.seed, task.difficulty, max_steps=6) for task in TASKS]
     expected = roll_out(LocalEnvironments(TextWorld(games)), RandomPolicy(3), tasks)
     with EnvironmentPool(TextWorld(games), PoolConfig(size=2, preload=("textworld",))) as pool:
+        killed: list[int] = []
 
         class Assassin(RandomPolicy):
             def act(self, situations: list) -> list[str]:  # type: ignore[type-arg]
-                if situations[0].turn == 2 and not pool.restarted:
-                    os.kill(pool.pids[0], signal.SIGKILL)
+                if situations[0].turn == 2 and not killed:
+                    killed.append(pool.pids[0])
+                    os.kill(killed[0], signal.SIGKILL)
                 return super().act(situations)
 
         assert roll_out(pool, Assassin(3), tasks) == expected

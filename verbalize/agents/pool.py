@@ -169,16 +169,22 @@ class EnvironmentPool:
         return [slot.process.pid for slot in self._slots]
 
     def advance(self, moves: Mapping[int, Move]) -> dict[int, View]:
-        """See `Environments`. Raises InputError for what an environment refuses as bad input, once the slots waited for
-        have answered, and for a move in a slot that is not ready for it."""
+        """See `Environments`. A task for a slot that has not answered yet replaces what it was asked before.
+
+        Raises InputError for what an environment refuses as bad input, once the slots waited for have answered, and for
+        an action in a slot that is not ready for it.
+        """
         for number, move in moves.items():
-            if number in self._owed or (isinstance(move, str) and self._slots[number].task is None):
+            if isinstance(move, str) and (number in self._owed or self._slots[number].task is None):
                 raise InputError(
-                    f"move {move!r}",
+                    f"action {move!r}",
                     f"slot {number} has no task, or still begins one",
-                    "move it when it has shown a view",
+                    "act once it has shown a view",
                 )
         for number, move in moves.items():
+            if number in self._owed:  # what it was asked before is no longer wanted
+                self._slots[number].kill()
+                self._slots[number].start()
             self._slots[number].begin(move)
             self._owed[number] = self._deadline(self._slots[number], begins=isinstance(move, Task))
         acting = {number for number, move in moves.items() if isinstance(move, str)}

@@ -19,7 +19,7 @@ SEED = 0  # of the interpreter, whose replies may draw lots
 
 _TITLE = re.compile(r"\A.*\$\$[^\n]*", re.DOTALL)
 _STATUS = re.compile(r"\n>\s*-=[^\n]*\s*\Z")
-_ENDING = re.compile(r"\n\s*\*\*\* .*? \*\*\*.*", re.DOTALL)
+_ENDING = re.compile(r"\s*\*\*\* (.*?) \*\*\*.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def readable(feedback: str) -> str:
 
     >>> readable("__\\n |$$ __ $$\\n\\nTake  it.\\n\\n\\n\\n-= Hall =-\\n\\n>  -= Hall =-0/1")
     'Take it.\\n\\n-= Hall =-'
+    >>> readable("Taken.\\n\\n   *** You lost! ***\\n\\nWould you like to RESTART or QUIT?")
+    'Taken.\\n\\nYou lost!'
     """
-    text = feedback
-    for pattern in (_TITLE, _ENDING, _STATUS):
-        text = pattern.sub("", text)
+    text = _STATUS.sub("", _ENDING.sub(r"\n\n\1", _TITLE.sub("", feedback)))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 

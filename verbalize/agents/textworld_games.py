@@ -51,7 +51,10 @@ COOKING: tuple[dict[str, Any], ...] = (
 
 
 def game_task(family: str, difficulty: int, seed: int, max_steps: int = 20) -> Task:
-    """The task of one game. Raises InputError for an unknown family or a difficulty it does not have."""
+    """The task of one game; `max_steps` should leave room beyond the length of its walkthrough.
+
+    Raises InputError for an unknown family or a difficulty it does not have.
+    """
     task = Task(f"{family}-{difficulty}-{seed}", family, seed, difficulty, max_steps)
     _check(task)
     return task
@@ -65,11 +68,13 @@ def game_path(task: Task, folder: Path) -> Path:
 
 
 def prepare(tasks: Sequence[Task], folder: Path, processes: int = 1) -> list[Path]:
-    """The games of `tasks`, those missing made now: 1 to 3 s each after one second of start, `processes` at once.
+    """The games of `tasks`, those missing made now: 1 to 3 s each (treasure above 25: a minute), `processes` at once.
 
     Several processes may prepare the same folder at a time. Raises InputError when TextWorld is not installed or makes
     no game.
     """
+    if processes < 1:
+        raise InputError(f"processes {processes}", "games need one to be made in", "set it from 1")
     paths = [game_path(task, folder) for task in tasks]
     missing = list({path: task for path, task in zip(paths, tasks, strict=True) if not _whole(path)}.values())
     shares = [missing[start::processes] for start in range(processes)]
@@ -85,11 +90,31 @@ def prepare(tasks: Sequence[Task], folder: Path, processes: int = 1) -> list[Pat
 
 
 def walkthrough(task: Task, folder: Path) -> list[str]:
-    """The game's own solution, made if need be."""
+    """The game's own solution; the game is made if need be."""
     from recsys.storage import read_json
 
     description = prepare([task], folder)[0].with_suffix(".json")
-    return list(read_json(description)["metadata"]["walkthrough"])
+    return open_once(read_json(description)["metadata"]["walkthrough"])
+
+
+def open_once(actions: Sequence[str]) -> list[str]:
+    """The actions without openings of what is open already: TextWorld's cooking solutions open a door at each passage.
+
+    >>> open_once(["open door", "go east", "open door", "close door", "open door"])
+    ['open door', 'go east', 'close door', 'open door']
+    """
+    opened: set[str] = set()
+    kept = []
+    for action in actions:
+        verb, _, what = action.partition(" ")
+        if verb == "open" and what in opened:
+            continue
+        if verb == "open":
+            opened.add(what)
+        elif verb == "close":
+            opened.discard(what)
+        kept.append(action)
+    return kept
 
 
 def _check(task: Task) -> None:
