@@ -1,10 +1,13 @@
 """Carrying out a sweep: every trial exactly once whatever is killed, shared stages once, budgets, pruning."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +94,35 @@ def test_killed_outright_every_trial_is_done_exactly_once(values: dict[str, Any]
     assert len(study.get_trials()) == 9
 
 
-def test_two_processes_share_a_budget_and_the_stages(
-    values: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def joined_work(path: Path, runs: Path, barrier: Barrier) -> None:
+    """A worker that carries out its first trial when the other has one too, so that neither takes the whole budget."""
+    waits = iter([lambda: barrier.wait(timeout=300)])
+    sweep = load_sweep(path)
+    work(sweep, open_study(sweep, runs), runs, "verbalize sweep", None, lambda line: next(waits, str)())
+
+
+def test_two_processes_share_a_budget(values: dict[str, Any], tmp_path: Path) -> None:
+    path, runs, context = write_sweep(tmp_path, values, budget={"trials": 7}), tmp_path / "runs", get_context("spawn")
+    barrier = context.Barrier(2)
+    workers = [context.Process(target=joined_work, args=(path, runs, barrier)) for _ in range(2)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(300)
+    assert [process.exitcode for process in workers] == [0, 0]
+    trials = open_study(load_sweep(path), runs).get_trials()
+    assert {trial.user_attrs[WORKER]["pid"] for trial in trials} == {process.pid for process in workers}
+    assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 7
+    assert len({str(trial.params) for trial in trials if trial.state == TrialState.COMPLETE}) == 7
+
+
+def test_workers_share_the_stages(values: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, runs = write_sweep(tmp_path, values, budget={"trials": 7}), tmp_path / "runs"
     assert cli.main(["sweep", str(path), "--runs", str(runs), "--workers", "2", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found["counts"] == {"complete": 7} and [len(found["best"]), found["objective"]] == [1, ["mrr"]]
     study = open_study(load_sweep(path), runs)
-    assert len({trial.user_attrs[WORKER]["pid"] for trial in study.get_trials()}) == 2
+    assert os.getpid() not in {trial.user_attrs[WORKER]["pid"] for trial in study.get_trials()}
     assert len({str(trial.params) for trial in study.get_trials()}) == 7
     assert len(done_files(runs, "logs")) == 1 and len(done_files(runs, "examples")) == 2
     drawn = [pl.read_parquet(path) for path in (runs / "artefacts" / "examples").glob("*/slates.parquet")]
