@@ -1,4 +1,6 @@
-"""A sweep that nobody ran: a smooth made-up objective over parameters of every kind, some trials pruned, one failed."""
+"""A sweep that nobody ran: a smooth made-up objective over parameters of every kind, some trials pruned, one failed;
+and a final comparison.
+"""
 
 import math
 
@@ -7,6 +9,19 @@ from verbalize.report.trials import Objective, SweepTable, Trial
 
 OBJECTIVES = (Objective("recall@1"), Objective("tokens", maximise=False), Objective("seconds", False, "s"))
 HOSTILE = "</script><script>document.title='pwned'</script>"
+SAMPLE_FINAL = {
+    "metric": "recall@1",
+    "trial": 2,
+    "seeds": [101, 102],
+    "validation": {"chosen_with": 0.344, "best": 0.331, "default": 0.302},
+    "test": {"best": 0.32, "default": 0.299, "difference": 0.021, "low": -0.004, "high": 0.045}
+    | {"n": 1200, "n_effective": 937.4},
+    "optimism": 0.024,
+    "detectable": 0.03,
+    "look": 1,
+    "claim": {"id": "sweep.best_vs_default", "status": "missed", "text": "+0.021 [−0.004, +0.045]"},
+    "command": f"verbalize run demo.yaml name={HOSTILE}",
+}
 
 
 def sample_sweep(trials: int = 60, objectives: int = 2) -> SweepTable:

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweep_sample import HOSTILE, OBJECTIVES, sample_sweep
+from sweep_sample import HOSTILE, OBJECTIVES, SAMPLE_FINAL, sample_sweep
 from test_report_html import Page
 
 from recsys.errors import InputError
@@ -107,6 +107,14 @@ def test_the_page_holds_every_trial_failures_said_and_text_harmless() -> None:
 @pytest.mark.parametrize("trials", [0, 1, 2])
 def test_small_sweeps_render(objectives: int, trials: int) -> None:
     assert Page(sweep_report(sample_sweep(trials, objectives))).open == []
+
+
+def test_the_comparison_on_test_users_opens_the_page() -> None:
+    page = Page(sweep_report(sample_sweep(4), SAMPLE_FINAL))
+    words = " ".join(" ".join(page.words).split())
+    assert page.open == [] and words.index("On test users") < words.index("Every trial")
+    assert "+0.021 [−0.004, +0.045]" in words and "differences from 0.030 could be seen" in words and "missed" in words
+    assert "On test users" not in sweep_report(sample_sweep(4))
 
 
 def test_grades_follow_the_first_objective() -> None:

@@ -116,6 +116,8 @@ def test_test_users_stay_closed_until_final_and_are_opened_once(
     assert claim.value == pytest.approx(test["difference"], abs=1e-6)
     assert recompute(claim, tmp_path).value == pytest.approx(claim.value, abs=1e-6)
     assert read_json(folder_of_sweep(runs, "tiny-sweep") / "final.json") == found
+    page = (folder_of_sweep(runs, "tiny-sweep") / "sweep.html").read_text(encoding="utf-8")
+    assert "On test users" in page and f"{test['difference']:+.3f}".replace("-", "−") in page
 
     assert cli.main([*arguments, "--final"]) == 0  # the same configurations: a resumption
     assert LooksRegister(register).looks("sweep.best_vs_default") == 1

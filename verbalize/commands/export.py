@@ -21,14 +21,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _export(options: argparse.Namespace) -> int:
     from recsys.errors import InputError
-    from verbalize.report.export import export_runs, export_sweep, table_of_sweep
+    from verbalize.report.export import export_runs, export_sweep, final_of_sweep, table_of_sweep
 
     folders, out = [Path(folder) for folder in options.folders], Path(options.out)
     formats = [] if options.formats == "none" else options.formats.split(",")
     if not any((folder / SWEEP).exists() for folder in folders):
         written = export_runs(folders, out, formats)
     elif len(folders) == 1:
-        written = export_sweep(table_of_sweep(folders[0], options.storage), out, formats=formats)
+        table, final = table_of_sweep(folders[0], options.storage), final_of_sweep(folders[0])
+        written = export_sweep(table, out, final, formats)
     else:
         raise InputError(f"{len(folders)} folders, a sweep among them", "a sweep is exported alone", "name it alone")
     print(f"{len(written)} files\n\n{written[0]}")

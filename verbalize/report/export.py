@@ -1,6 +1,6 @@
 """A run's, several runs' or a sweep's report as files: HTML, tables as CSV and LaTeX, figures as SVG and PDF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,12 @@ def write_report(data: ReportData, out: Path, formats: Sequence[str] = FORMATS) 
 
 
 def export_sweep(
-    table: SweepTable, out: Path, final: ReportData | None = None, formats: Sequence[str] = FORMATS
+    table: SweepTable, out: Path, final: Mapping[str, Any] | None = None, formats: Sequence[str] = FORMATS
 ) -> list[Path]:
-    """A sweep's files below `out`: sweep.html, tables/trials.csv, figures/; with `final`, that report's tables too."""
+    """A sweep's files below `out`: sweep.html, tables/trials.csv, figures/. `final`: the contents of its final.json."""
     page = out / "sweep.html"
     write_text(sweep_report(table, final), page)
     written = [page, _write_csv(trials_frame(table), out / "tables" / "trials.csv")]
-    if final is not None:
-        written += [_write_csv(frame, out / "tables" / f"{name}.csv") for name, frame in frames_of(final).items()]
     return written + (write_sweep_figures(table, out / "figures", formats) if formats else [])
 
 
@@ -93,6 +91,13 @@ def table_of_sweep(folder: Path, url: str | None = None) -> SweepTable:
     metric, *costs = found["objective"]
     study = optuna.load_study(study_name=found["sweep"], storage=open_storage(url, folder))
     return table_of_study(study, [Objective(metric), *(Objective(cost, maximise=False) for cost in costs)])
+
+
+def final_of_sweep(folder: Path) -> dict[str, Any] | None:
+    """What `verbalize sweep --final` found on test users; None where it was not run."""
+    from verbalize.sweeps.results import FINAL
+
+    return read_json(folder / FINAL) if (folder / FINAL).exists() else None
 
 
 def _write_csv(frame: pl.DataFrame, path: Path) -> Path:

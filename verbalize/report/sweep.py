@@ -4,7 +4,8 @@ Validation values are shown as what they are: the best of many tries is optimist
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from verbalize.report.data import ReportData
 from verbalize.report.html import render_page
@@ -12,17 +13,18 @@ from verbalize.report.sweep_views import sweep_parts
 from verbalize.report.trials import STATES, SweepTable
 
 
-def sweep_report(table: SweepTable, final: ReportData | None = None, notes: Sequence[str] = ()) -> str:
+def sweep_report(table: SweepTable, final: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> str:
     """The sweep as one self-contained HTML document.
 
-    `final` is the report of the retrained best against the default: its claims, arms and comparisons then stand below
-    the trials, and its title and provenance are used. The same data gives the same bytes.
+    `final` is the comparison of the retrained best with the default on test users, the contents of final.json: it then
+    opens the page. The same data gives the same bytes.
     """
-    data = final or ReportData(title=f"Sweep {table.name}")
     counts = ", ".join(
         f"{number} {state}" for state in STATES if (number := sum(t.state == state for t in table.trials))
     )
     spent = sum(t.seconds for t in table.trials if t.seconds is not None and math.isfinite(t.seconds))
     work = f"{spent / 3600:,.1f} hours" if spent >= 3600 else f"{spent:,.0f} s"
     lead = f"{counts or 'no trials'}; {work} of work"
-    return render_page(data, extra=sweep_parts(table), lead=lead, notes=tuple(notes))
+    return render_page(
+        ReportData(title=f"Sweep {table.name}"), extra=sweep_parts(table, final), lead=lead, notes=tuple(notes)
+    )

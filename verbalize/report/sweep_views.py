@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from verbalize.report.figures import short
 from verbalize.report.plots import GRADES, Axis, Point, bars, best_so_far, parallel, scatter, strands
+from verbalize.report.sweep_final import final_part
 from verbalize.report.trials import Objective, SweepTable, Trial
 
 MOST_AXES = 9  # parameters in the parallel plot; the less important ones are in the table
@@ -15,8 +16,8 @@ MOST_CARDS = 3
 TONES = {"complete": "", "pruned": "open", "failed": "bad", "lost": "open", "running": "open", "waiting": "open"}
 
 
-def sweep_parts(table: SweepTable) -> dict[str, Any]:
-    """What the template's sweep section reads, under the single key `sweep`."""
+def sweep_parts(table: SweepTable, final: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the template's sweep section reads, under the single key `sweep`; `final` is final.json's contents."""
     first = table.objectives[0]
     grades = grades_of(table)
     best = {trial.number for trial in table.best}
@@ -24,6 +25,7 @@ def sweep_parts(table: SweepTable) -> dict[str, Any]:
     return {
         "sweep": {
             "name": table.name,
+            "final": final_part(final) if final else None,
             "objectives": [f"{o.name} ({'more' if o.maximise else 'less'} is better)" for o in table.objectives],
             "cards": [_card(table, trial) for trial in ordered(table) if trial.number in best][:MOST_CARDS],
             "several": len(table.objectives) > 1,

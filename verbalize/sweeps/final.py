@@ -35,7 +35,7 @@ from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.recommender import open_recommender
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.measure import Measured, fit_baseline, measure, prepare
-from verbalize.sweeps.results import pick
+from verbalize.sweeps.results import FINAL, pick, write_results
 from verbalize.sweeps.sampling import chosen
 from verbalize.sweeps.settings import Sweep
 from verbalize.sweeps.storage import folder_of_sweep
@@ -43,7 +43,6 @@ from verbalize.sweeps.worker import tracked_recipe
 from verbalize.verbalizers.base import verbalizer_inputs
 
 BEST, DEFAULT = "best", "default"
-FINAL = "final.json"
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,7 @@ def final(
         "claim": {"id": claim.id, "text": format_claim(claim), "status": claim.status},
     }
     write_json(result, folder_of_sweep(runs, sweep.config.name) / FINAL)
+    write_results(sweep, study, runs)  # the page of the sweep now opens with this comparison
     return result
 
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys.errors import InputError
-from recsys.storage import write_json, write_text
+from recsys.storage import read_json, write_json, write_text
 from verbalize.sweeps.ownership import ERROR, REFUSED, RETRY_OF, is_lost
 from verbalize.sweeps.sampling import chosen
 from verbalize.sweeps.settings import Sweep
@@ -17,6 +17,7 @@ from verbalize.sweeps.worker import CALLS, SECONDS, TOKENS, VALUE
 
 RESULTS = "sweep.json"
 REPORT = "sweep.html"
+FINAL = "final.json"
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -95,7 +96,7 @@ def text(found: Mapping[str, Any]) -> str:
 
 
 def write_results(sweep: Sweep, study: optuna.Study, runs: Path | str) -> dict[str, Any]:
-    """Write sweep.json and sweep.html into the sweep's folder; returns the summary."""
+    """Write sweep.json and sweep.html (which shows final.json) into the sweep's folder; returns the summary."""
     from verbalize.report.optuna_trials import table_of_study
     from verbalize.report.sweep import sweep_report
     from verbalize.report.trials import Objective
@@ -105,7 +106,8 @@ def write_results(sweep: Sweep, study: optuna.Study, runs: Path | str) -> dict[s
     write_json(found, folder / RESULTS)
     objective = sweep.config.objective
     objectives = [Objective(objective.metric), *(Objective(cost, maximise=False) for cost in objective.costs)]
-    write_text(sweep_report(table_of_study(study, objectives)), folder / REPORT)
+    compared = read_json(folder / FINAL) if (folder / FINAL).exists() else None
+    write_text(sweep_report(table_of_study(study, objectives), compared), folder / REPORT)
     return found
 
 
