@@ -115,6 +115,26 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_measurement_drops_the_reason_for_having_none_and_keeps_its_own_note(root: Path) -> None:
+    artefact = root / "experiments/results/artefacts/times.csv"
+
+    def written(note: str | None, measured: bool) -> str:
+        return ledger.write_claim(
+            root,
+            "bench.late",
+            "measured late",
+            unit="ratio",
+            target=1e9,
+            artefact=artefact if measured else None,
+            command="make bench",
+            note=note,
+            estimator=Estimator("ratio_of_times", {"slow": "slow", "fast": "fast"}),
+        ).note
+
+    assert [written("no time", False), written(None, False), written(None, True)] == ["no time", "no time", ""]
+    assert [written("the toy is slow", True), written(None, True)] == ["the toy is slow"] * 2
+
+
 def test_written_claims_verify_and_state_what_the_artefact_says(root: Path) -> None:
     assert ledger.verify(root) == []
     claim = ledger.load_claims(root)["toy.difference"]

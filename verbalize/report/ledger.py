@@ -24,9 +24,8 @@ from verbalize.report.artefacts import read_artefact
 from verbalize.report.claims import Claim, Estimator, format_claim, format_target
 from verbalize.report.estimators import Estimate, estimate
 from verbalize.report.markers import check_markers, update_markers
-from verbalize.report.provenance import hardware, revision, today
+from verbalize.report.provenance import RESULTS, hardware, revision, today
 
-RESULTS = Path("experiments/results")
 CLAIMS = RESULTS / "claims"
 ASSEMBLED = RESULTS / "claims.json"
 _TOLERANCE = 2e-6  # numbers are stored with 6 decimals
@@ -62,12 +61,14 @@ def write_claim(
     its file.
 
     `artefact` None records a claim that could not be measured; `note` then says why. `note` None keeps the note already
-    in the file. `measured_on` replaces this machine's description when another one made the artefact.
+    in the file, unless that said why there was no measurement and now there is one. `measured_on` replaces this
+    machine's description when another one made the artefact.
     """
     root = Path(root)
     path = root / CLAIMS / f"{claim_id}.json"
     if note is None:
-        note = load_claim(path).note if path.exists() else ""
+        known = load_claim(path) if path.exists() else None
+        note = known.note if known is not None and (known.value is None) == (artefact is None) else ""
     stamps: dict[str, Any] = {
         "hardware": measured_on or hardware(),
         "revision": revision(root),
