@@ -15,8 +15,8 @@ from recsys.errors import InputError
 
 @dataclass(frozen=True)
 class Task:
-    """One episode to play. `id` names it in records; the world follows from family, difficulty and seed. An episode is
-    cut off after `max_steps` actions.
+    """One episode to play. `id` names it in records; the world follows from family, difficulty and seed (of a
+    verbalization: from the example that `id` names). An episode is cut off after `max_steps` actions.
     """
 
     id: str
@@ -48,7 +48,8 @@ class Environment(Protocol):
         """What is to be done, in words: the key under which experience of this task is found."""
 
     def admissible(self) -> list[str] | None:
-        """The actions that would do something now, sorted; None where they cannot be listed."""
+        """The actions that would do something now, sorted, a bounded choice of them where they are too many; None where
+        they cannot be listed."""
 
     def reward(self) -> float:
         """What the episode has earned so far, at most 1; reaching 1 is success."""

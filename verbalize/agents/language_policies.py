@@ -107,14 +107,16 @@ class GeneratingPolicy:
         )
         actions = [""] * len(situations)
         for numbers, drawn in zip(members.values(), samples, strict=True):
-            texts = [self._read(sample.tokens) for sample in drawn]
+            texts = [read_action(self.tokenizer, sample.tokens) for sample in drawn]
             for place, number in enumerate(numbers):
                 actions[number] = texts[place % len(texts)]  # greedy: one sample serves all
         return actions
 
-    def _read(self, tokens: Sequence[int]) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+def read_action(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The action in generated tokens: the first line that is not blank, or ""."""
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def end_of_turn(tokenizer: Any) -> int:

@@ -1,0 +1,96 @@
+"""Study files: strict loading, the contract of a kind, the lock, and claims that the ledger can recompute."""
+
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.errors import InputError
+from recsys.locks import hold_lock
+from recsys.storage import read_json, write_text
+from verbalize import cli
+from verbalize.agents import study as studies
+from verbalize.agents.study import StudyClaim, StudyResult, load_study, run_study
+from verbalize.pipeline import Progress
+from verbalize.report.ledger import load_claims, verify
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    gain: float = 0.25
+    claims: bool = True
+
+
+def run(config: Config, folder: Path, progress: Progress, command: str) -> StudyResult:
+    rows = [
+        (f"g{i}", f"g{i}", arm, seed, 0.5 + config.gain * (arm == "new") * (i % 2) * 2)
+        for i in range(20)
+        for arm in ("new", "old")
+        for seed in (0, 1)
+    ]
+    schema = ["example_id", "user_id", "arm", "seed", "value"]
+    claim = StudyClaim("agents.toy_gain", "Toy: new minus old", "new", "old")
+    values = pl.DataFrame(rows, schema=schema, orient="row") if config.claims else None
+    return StudyResult({"gain": config.gain}, f"gain {config.gain}", values, (claim,) if config.claims else ())
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A study file of a kind of its own."""
+    module: Any = types.ModuleType("toy_study")
+    module.Config, module.run = Config, run
+    monkeypatch.setitem(studies.KINDS, "toy", "toy_study")
+    monkeypatch.setitem(__import__("sys").modules, "toy_study", module)
+    path = tmp_path / "toy.yaml"
+    write_text("kind: toy\nname: toy\ngain: 0.25\n", path)
+    return path
+
+
+def test_a_study_is_run_written_and_recorded(toy: Path, tmp_path: Path) -> None:
+    study = load_study(toy, ["gain=0.1"])
+    assert study.config == Config("toy", 0.1) and study.kind == "toy"
+    root = tmp_path / "root"
+    result, folder = run_study(study, tmp_path / "runs", "verbalize agents toy.yaml", record_in=root)
+    assert folder == tmp_path / "runs" / "agents" / "toy" and result.facts["gain"] == 0.1
+    assert read_json(folder / "result.json") == {"gain": 0.1}
+    manifest = read_json(folder / "study.json")
+    assert manifest["config"]["gain"] == 0.1 and manifest["kind"] == "toy" and "hardware" in manifest
+    claim = load_claims(root)["agents.toy_gain"]
+    assert claim.value == pytest.approx(0.1) and claim.low is not None and claim.low > 0
+    assert (claim.status, claim.n, claim.seeds) == ("met", 20, (0, 1))
+    assert verify(root) == []
+
+
+def test_nothing_to_record_is_refused(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no claims to record"):
+        run_study(load_study(toy, ["claims=false"]), tmp_path, "", record_in=tmp_path / "root")
+
+
+def test_two_processes_do_not_run_one_study(toy: Path, tmp_path: Path) -> None:
+    busy = hold_lock(tmp_path / "agents" / "toy", "a study", "busy", "wait")
+    with busy, pytest.raises(InputError, match="another process is running this study"):
+        run_study(load_study(toy), tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["kind=exrag"], r"kind = 'exrag': must be one of exprag, slea"),
+        (["gian=1"], "did you mean gain"),
+        (["name=a/b"], "names a folder"),
+    ],
+)
+def test_refusals(toy: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_study(toy, overrides)
+
+
+def test_the_command_prints_the_text_or_json(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["agents", str(toy), "--runs", str(tmp_path / "r")]) == 0
+    assert "gain 0.25" in capsys.readouterr().out
+    assert cli.main(["agents", str(toy), "gain=0.5", "--runs", str(tmp_path / "r"), "--json"]) == 0
+    assert capsys.readouterr().out.strip() == '{\n  "gain": 0.5\n}'

@@ -1,0 +1,167 @@
+"""Settings of the ExpRAG study, and the cells that follow from them. Torch is not imported: settings are read first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from recsys.errors import InputError
+from verbalize.agents.expert import GameSet
+from verbalize.agents.exprag import RetrievalConfig
+from verbalize.agents.sft_settings import SftConfig
+
+Agent = Literal["base", "lora", "exprag-lora"]
+Group = Literal["seen", "unseen"]
+Index = Literal["matched", "mismatched", "empty"]
+
+ARMS: dict[str, tuple[Agent, tuple[Index, ...]]] = {
+    "base": ("base", ("empty",)),
+    "exprag": ("base", ("matched", "mismatched")),
+    "lora": ("lora", ("empty",)),
+    "lora+exprag": ("lora", ("matched", "mismatched")),
+    "exprag-lora": ("exprag-lora", ("matched", "mismatched", "empty")),
+}
+"""Arm -> who plays, and with which indexes. With an empty index exprag is base, and lora+exprag is lora."""
+
+
+@dataclass(frozen=True)
+class Families:
+    """Games that fine-tuning learns from, and games of other families or skills that it never sees."""
+
+    seen: tuple[GameSet, ...]
+    unseen: tuple[GameSet, ...]
+
+    def __post_init__(self) -> None:
+        labels = [games.label for games in (*self.seen, *self.unseen)]
+        if not self.seen or not self.unseen or len(set(labels)) != len(labels):
+            raise InputError(
+                f"families {labels}", "need a seen and an unseen set, and each set once", "correct families"
+            )
+
+    def of(self, group: Group) -> tuple[GameSet, ...]:
+        return self.seen if group == "seen" else self.unseen
+
+
+@dataclass(frozen=True)
+class Games:
+    """Numbers of games of each set; every purpose has games of its own."""
+
+    train: int = 30
+    bank: int = 30
+    """Of each unseen set, in the index of unseen families; that of seen families holds the training games."""
+    failures: int = 0
+    """Of the games in each index, per set: also played at random, and shown as failures where they were lost."""
+    selection: int = 5
+    """Of each seen set: checkpoints are chosen by the share of them that is won."""
+    development: int = 20
+    test: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("train", "bank", "selection", "development", "test"):
+            if getattr(self, name) < 1:
+                raise InputError(f"games.{name} = {getattr(self, name)}", "must be at least 1", "raise it")
+        if not 0 <= self.failures <= min(self.train, self.bank):
+            raise InputError(
+                f"games.failures = {self.failures}",
+                "cannot exceed the games in an index (train, bank)",
+                "lower it",
+            )
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Further cells of `arm` on unseen families with the matched index."""
+
+    arm: Literal["exprag", "lora+exprag", "exprag-lora"] = "exprag-lora"
+    k: tuple[int, ...] = ()
+    dynamic: bool = False
+    """Retrieval at every step; the adapter was trained with static retrieval, as every step would else be a context of
+    its own."""
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """How games are played: the likeliest admissible action, every time."""
+
+    environments: int = 8
+    per_token: bool = False
+    """Divide an action's log-probability by its tokens."""
+    processes: int = 1
+    """Games made at once."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """{base, ExpRAG, LoRA, LoRA + ExpRAG at test, ExpRAG-LoRA} × {seen, unseen} × {matched, mismatched, empty}."""
+
+    name: str
+    families: Families
+    phase: Literal["development", "evaluation"] = "evaluation"
+    """`development` measures LoRA on development games of both groups, so that difficulty can be set before test."""
+    model: str = "smollm2-135m"
+    device: str = "cpu"
+    """Where the model is tuned and plays: `cuda` on a machine that has it."""
+    embedding: str = "minilm"
+    licence: str = "Apache-2.0"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    games: Games = field(default_factory=Games)
+    sft: SftConfig = field(default_factory=SftConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    memory_dropout: float = 0.0
+    """Share of training contexts without their memory block: the remedy for an empty index at test."""
+    ablations: Ablations = field(default_factory=Ablations)
+    play: PlayConfig = field(default_factory=PlayConfig)
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds = {list(self.seeds)}", "name each training once, at least one", "try [0, 1, 2]")
+        if not 0 <= self.memory_dropout < 1:
+            raise InputError(f"memory_dropout = {self.memory_dropout}", "is a share in [0, 1)", "try 0.2")
+        if self.retrieval.query != "static":
+            raise InputError(
+                "retrieval.query = dynamic",
+                "training contexts hold one block per trajectory, so they need static retrieval",
+                "set ablations.dynamic: true",
+            )
+        if self.play.environments < 1 or self.play.processes < 1:
+            raise InputError(f"{self.play}", "needs at least one environment and process", "raise both to 1")
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell: `agent` trained with `seed` plays the games of `group` with an index (`retrieval` None: empty)."""
+
+    arm: str
+    agent: Agent
+    seed: int
+    group: Group
+    index: Index
+    retrieval: RetrievalConfig | None
+
+
+def cells_of(config: Config) -> list[CellPlan]:
+    """All cells of the evaluation, those of an agent and seed together. The base model has no seeds: its one is 0."""
+    plans = [
+        CellPlan(f"{arm}/{group}/{index}", agent, seed, group, index, config.retrieval if index != "empty" else None)
+        for arm, (agent, indexes) in ARMS.items()
+        for seed in _seeds(agent, config.seeds)
+        for group in _GROUPS
+        for index in indexes
+    ]
+    agent = ARMS[config.ablations.arm][0]
+    variants = {f"k={k}": replace(config.retrieval, k=k) for k in config.ablations.k if k != config.retrieval.k}
+    if config.ablations.dynamic:
+        variants["dynamic"] = replace(config.retrieval, query="dynamic")
+    plans += [
+        CellPlan(f"{config.ablations.arm}/unseen/matched/{name}", agent, seed, "unseen", "matched", retrieval)
+        for name, retrieval in variants.items()
+        for seed in _seeds(agent, config.seeds)
+    ]
+    return sorted(plans, key=lambda plan: (plan.seed, list(_ORDER).index(plan.agent)))
+
+
+_GROUPS: tuple[Group, ...] = ("seen", "unseen")
+_ORDER: tuple[Agent, ...] = ("base", "lora", "exprag-lora")
+
+
+def _seeds(agent: Agent, seeds: Sequence[int]) -> Sequence[int]:
+    return (0,) if agent == "base" else seeds

@@ -1,0 +1,95 @@
+"""Settings of SLEA-RL and of the arms it is compared with. Standard library only: read before torch is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recsys.errors import InputError
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """What distinguishes the methods; the defaults are GRPO.
+
+    | arm            | credit  | retrieval |
+    |----------------|---------|-----------|
+    | GRPO           | episode | no        |
+    | GiGPO          | anchor  | no        |
+    | retrieval only | episode | yes       |
+    | SLEA-RL        | cluster | yes       |
+    """
+
+    credit: Literal["episode", "anchor", "cluster"] = "episode"
+    """`episode`: the return alone. `anchor` adds step advantages among equal observations of one game (GiGPO),
+    `cluster` among the steps of an observation cluster, whatever their game."""
+    retrieval: bool = False
+    """Lessons of the observation's cluster in the system message, and a library that evolves with every batch."""
+    extraction: Literal["rules", "model", "both"] = "rules"
+    """Who draws lessons from episodes: named rules, the base model itself, or both in turn."""
+
+    @property
+    def needs_library(self) -> bool:
+        """Clusters live in the library, also where no lesson is shown."""
+        return self.retrieval or self.credit == "cluster"
+
+
+@dataclass(frozen=True)
+class AgentTraining:
+    """Reinforcement learning of one agent. One batch = `games_per_batch` games, `group_size` episodes each, then one
+    optimizer step, so the policy that acts is the policy that learns and importance ratios are 1.
+    """
+
+    environment_steps: int = 2000
+    """Training ends with the first batch that reaches so many actions: arms are compared at equal experience."""
+    games_per_batch: int = 4
+    group_size: int = 4
+    learning_rate: float = 1e-4
+    beta: float = 0.01
+    """Weight of the KL to the starting policy. At 0, turns without an advantage cost no forward pass in the loss."""
+    weight: float = 1.0
+    """w of A_episode + w · A_step."""
+    gamma: float = 0.95
+    scale: bool = True
+    """Divide both advantages by their groups' spread, as the paper does; False only subtracts means."""
+    max_grad_norm: float = 1.0
+    acting: Literal["score", "generate"] = "score"
+    """`score`: softmax over the admissible actions' log-probabilities, exact. `generate`: free text, whose actions may
+    be inadmissible."""
+    temperature: float = 1.0
+    per_token: bool = False
+    """Scoring: divide an action's log-probability by its tokens, so that long actions are at no disadvantage."""
+    max_new_tokens: int = 16
+    invalid_penalty: float = 0.1
+    prompt_budget: int = 512
+    """Tokens of a prompt, experience included; longer ones lose their oldest turns after the first observation."""
+    memory_budget: int = 200
+    list_actions: bool = False
+    token_budget: int = 2048
+    """Tokens of one forward and backward pass: memory against speed, results are the same."""
+    evaluate_every: int = 5
+    """Batches between the points of the learning curve on development games."""
+    save_every: int = 5
+
+    def __post_init__(self) -> None:
+        positive = (
+            "environment_steps",
+            "games_per_batch",
+            "learning_rate",
+            "temperature",
+            "max_new_tokens",
+            "prompt_budget",
+            "token_budget",
+            "evaluate_every",
+            "save_every",
+        )
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} = {getattr(self, name)}", "must be above 0", f"set {name} above 0")
+        for name in ("beta", "weight", "invalid_penalty", "memory_budget"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)}", "must not be negative", f"set {name} from 0")
+        if self.group_size < 2:
+            raise InputError(
+                f"group_size = {self.group_size}", "advantages compare episodes of one game", "set it from 2"
+            )
+        if not 0 < self.gamma <= 1:
+            raise InputError(f"gamma = {self.gamma}", "must lie in (0, 1]", "try 0.95")
