@@ -18,7 +18,6 @@ Writes append_vs_rebuild.json (settings, counts, where the time goes) and artefa
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -31,8 +30,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from recording import enter, parser_of, processes, ratio, record, say
 
-RESULTS = Path(__file__).parents[1] / "results"
 ARMS = ("append", "rebuild")
 NEW_SHARE = 0.01
 TEXTS = ("titles", "titles_metadata", "profile_recent", "recent_5_metadata", "liked_metadata", "top_genre_metadata")
@@ -176,73 +175,51 @@ def _hash_lists(column: pl.Series, seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    from recsys.storage import write_json
-    from verbalize.report.artefacts import timings_table, write_artefact
-    from verbalize.report.claims import Estimator, format_claim
-    from verbalize.report.ledger import assemble, write_claim
-    from verbalize.report.provenance import hardware, versions
+    from verbalize.report.artefacts import timings_table
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--late", type=float, default=0.01, help="share of the new events that come late")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--arm", choices=[*ARMS, "prepare"], help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm:
         prepare(arguments.data) if arguments.arm == "prepare" else run_arm(arguments.arm, arguments.data)
         return
-    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(arguments.events, arguments.late, folder)
         subprocess.run([sys.executable, __file__, "--arm", "prepare", "--data", str(folder)], check=True)
-        for repeat in range(arguments.repeats):
-            for arm in sorted(ARMS, reverse=bool(repeat % 2)):
-                subprocess.run([sys.executable, __file__, "--arm", arm, "--data", str(folder)], check=True)
-                report = json.loads((folder / f"{arm}.json").read_text())
-                runs.append({"arm": arm, "repeat": repeat, **report})
-                sys.stdout.write(f"{repeat} {arm}: {report['seconds']:.2f} s, {report['rows']}, {report['counts']}\n")
-    if len({json.dumps(run["digest"]) for run in runs}) != 1:
-        raise SystemExit(f"the arms disagree: {[(run['arm'], run['digest']) for run in runs[:2]]}")
+        runs = processes(__file__, ARMS, folder, arguments.repeats, shown=("rows", "counts"))
     seconds = {arm: [run["seconds"] for run in runs if run["arm"] == arm] for arm in ARMS}
-    ratio = statistics.median(seconds["rebuild"]) / statistics.median(seconds["append"])
-    settings = {
-        "events": arguments.events,
-        "new_share": NEW_SHARE,
-        "late": arguments.late,
-        "repeats": arguments.repeats,
-        "texts": list(TEXTS),
-        "polars_threads": pl.thread_pool_size(),
-        "versions": versions(("polars", "numpy", "pyarrow")),
-    }
-    for run in runs:
-        run.pop("digest")
-    content = {"settings": settings, "hardware": hardware(), "load_average": os.getloadavg()[0], "runs": runs}
-    write_json(
-        {"benchmark": "append_vs_rebuild", **content, "ratio_of_medians": ratio},
-        arguments.out / "append_vs_rebuild.json",
+    times = statistics.median(seconds["rebuild"]) / statistics.median(seconds["append"])
+    artefact = record(
+        "append_vs_rebuild",
+        arguments.out,
+        timings_table(seconds),
+        settings={
+            "events": arguments.events,
+            "new_share": NEW_SHARE,
+            "late": arguments.late,
+            "repeats": arguments.repeats,
+            "texts": list(TEXTS),
+            "polars_threads": pl.thread_pool_size(),
+        },
+        packages=("polars", "numpy", "pyarrow"),
+        figures={"runs": runs, "ratio_of_medians": times},
     )
-    artefact = arguments.out / "artefacts" / "append_vs_rebuild.csv"
-    write_artefact(timings_table(seconds), artefact)
-    sys.stdout.write(f"rebuild / append: {ratio:.2f}\n")
-    if arguments.out == RESULTS:
-        root = Path(__file__).parents[2]
-        claim = write_claim(
-            root,
-            "bench.append_vs_rebuild",
-            f"Adding 1% new events to a store of {arguments.events:,}, {arguments.late:.0%} of them late, with "
-            "examples and candidate texts: time of a rebuild over ours",
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": "rebuild", "fast": "append"}),
-            artefact=artefact,
-            command=f"python experiments/benchmarks/append_vs_rebuild.py --events {arguments.events}",
-            target=20.0,
-            criterion="value",
-        )
-        assemble(root)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
+    say(f"rebuild / append: {times:.2f}")
+    enter(
+        arguments.out,
+        "bench.append_vs_rebuild",
+        f"Adding 1% new events to a store of {arguments.events:,}, {arguments.late:.0%} of them late, with "
+        "examples and candidate texts: time of a rebuild over ours",
+        **ratio("rebuild", "append"),
+        artefact=artefact,
+        command=f"python experiments/benchmarks/append_vs_rebuild.py --events {arguments.events}",
+        target=20.0,
+        criterion="value",
+    )
 
 
 if __name__ == "__main__":

@@ -12,23 +12,17 @@ Both are timed up to the first answer from each of the two views, and the answer
 experience_admission.json and artefacts/experience_admission.csv (raw seconds, for the ledger).
 """
 
-import argparse
 import os
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
-from experience_retrieval import ROOT, WIDTH, some_entries, some_vectors
+from experience_retrieval import WIDTH, some_entries, some_vectors
+from recording import enter, parser_of, ratio, record, say
 
-from recsys.storage import write_json
 from verbalize.experience.entries import VIEWS, Experience
 from verbalize.experience.library import ExperienceLibrary
-from verbalize.report.artefacts import timings_table, write_artefact
-from verbalize.report.claims import Estimator, format_claim
-from verbalize.report.ledger import RESULTS, assemble, write_claim
-from verbalize.report.provenance import hardware, versions
+from verbalize.report.artefacts import timings_table
 
 
 def embed(texts: object) -> np.ndarray:
@@ -73,49 +67,38 @@ def measure(n: int, new: int, repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--new", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / RESULTS)
     options = parser.parse_args()
     seconds = measure(options.entries, options.new, options.repeats)
     medians = {arm: float(np.median(values)) for arm, values in seconds.items()}
-    write_json(
-        {
-            "benchmark": "experience_admission",
-            "settings": {
-                "entries": options.entries,
-                "new": options.new,
-                "repeats": options.repeats,
-                "width": WIDTH,
-                "omp_threads": os.environ.get("OMP_NUM_THREADS", "default"),
-                "versions": versions(("faiss-cpu", "numpy", "polars")),
-            },
-            "hardware": hardware(),
-            "load_average": os.getloadavg()[0],
-            "median_seconds": medians,
+    artefact = record(
+        "experience_admission",
+        options.out,
+        timings_table(seconds),
+        settings={
+            "entries": options.entries,
+            "new": options.new,
+            "repeats": options.repeats,
+            "width": WIDTH,
+            "omp_threads": os.environ.get("OMP_NUM_THREADS", "default"),
         },
-        options.out / "experience_admission.json",
+        packages=("faiss-cpu", "numpy", "polars"),
+        figures={"median_seconds": medians},
     )
-    artefact = options.out / "artefacts" / "experience_admission.csv"
-    write_artefact(timings_table(seconds), artefact)
     for arm, value in medians.items():
-        sys.stdout.write(f"{arm:16} {value:8.3f} s\n")
-    if options.out == ROOT / RESULTS:
-        claim = write_claim(
-            ROOT,
-            "bench.admission",
-            f"Admitting {options.new:,} experiences to a library of {options.entries:,}, up to the first answer: time "
-            "of indexing everything again over growing the library",
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": "reindex_all", "fast": "incremental"}),
-            artefact=artefact,
-            command="OMP_NUM_THREADS=2 python experiments/benchmarks/experience_admission.py",
-            target=1.0,
-        )
-        assemble(ROOT)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
+        say(f"{arm:16} {value:8.3f} s")
+    enter(
+        options.out,
+        "bench.admission",
+        f"Admitting {options.new:,} experiences to a library of {options.entries:,}, up to the first answer: time "
+        "of indexing everything again over growing the library",
+        **ratio("reindex_all", "incremental"),
+        artefact=artefact,
+        command="OMP_NUM_THREADS=2 python experiments/benchmarks/experience_admission.py",
+        target=1.0,
+    )
 
 
 if __name__ == "__main__":

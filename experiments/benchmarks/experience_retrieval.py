@@ -16,27 +16,20 @@ text embedded in another batch differs in its last bits, so for texts the best r
 random order. Writes experience_retrieval.json and artefacts/experience_retrieval.csv (raw seconds, for the ledger).
 """
 
-import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
+from recording import enter, parser_of, ratio, record, say
 
 from recsys.seeding import rng
-from recsys.storage import write_json
 from verbalize.experience.entries import Exclude, Experience, Hit, trajectory
 from verbalize.experience.library import ExperienceLibrary
-from verbalize.report.artefacts import timings_table, write_artefact
-from verbalize.report.claims import Estimator, format_claim
-from verbalize.report.ledger import RESULTS, assemble, write_claim
-from verbalize.report.provenance import hardware, versions
+from verbalize.report.artefacts import timings_table
 
-ROOT = Path(__file__).parents[2]
 WIDTH, K, START = 384, 4, datetime(2024, 1, 1, tzinfo=UTC)
 TARGET = 10.0
 Answers = list[list[Hit]]
@@ -113,11 +106,9 @@ def measure(library: ExperienceLibrary, entries: int, rollouts: int, repeats: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=10)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--rollouts", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=ROOT / RESULTS)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -126,44 +117,37 @@ def main() -> None:
         fill(library, options.entries)
         seconds = measure(library, options.entries, options.rollouts, options.repeats)
     medians = {arm: float(np.median(values)) for arm, values in seconds.items()}
-    write_json(
-        {
-            "benchmark": "experience_retrieval",
-            "settings": {
-                "entries": options.entries,
-                "rollouts": options.rollouts,
-                "repeats": options.repeats,
-                "k": K,
-                "width": WIDTH,
-                "omp_threads": os.environ.get("OMP_NUM_THREADS", "default"),
-                "versions": versions(("faiss-cpu", "numpy", "torch")),
-            },
-            "hardware": hardware(),
-            "load_average": os.getloadavg()[0],
+    artefact = record(
+        "experience_retrieval",
+        options.out,
+        timings_table(seconds),
+        settings={
+            "entries": options.entries,
+            "rollouts": options.rollouts,
+            "repeats": options.repeats,
+            "k": K,
+            "width": WIDTH,
+            "omp_threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        },
+        packages=("faiss-cpu", "numpy", "torch"),
+        figures={
             "median_seconds": medians,
             "ratio_with_embedding": medians["text_one_by_one"] / medians["text_batched"],
         },
-        options.out / "experience_retrieval.json",
     )
-    artefact = options.out / "artefacts" / "experience_retrieval.csv"
-    write_artefact(timings_table(seconds), artefact)
     for arm, value in medians.items():
-        sys.stdout.write(f"{arm:16} {value:8.4f} s\n")
-    if options.out == ROOT / RESULTS:
-        claim = write_claim(
-            ROOT,
-            "bench.retrieval_batched",
-            f"Retrieving {K} of {options.entries:,} experiences for {options.rollouts} rollouts, exact and filtered: "
-            "time of one call each over one call for all",
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": "one_by_one", "fast": "batched"}),
-            artefact=artefact,
-            command="OMP_NUM_THREADS=2 python experiments/benchmarks/experience_retrieval.py",
-            target=TARGET,
-            criterion="value",
-        )
-        assemble(ROOT)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
+        say(f"{arm:16} {value:8.4f} s")
+    enter(
+        options.out,
+        "bench.retrieval_batched",
+        f"Retrieving {K} of {options.entries:,} experiences for {options.rollouts} rollouts, exact and filtered: "
+        "time of one call each over one call for all",
+        **ratio("one_by_one", "batched"),
+        artefact=artefact,
+        command="OMP_NUM_THREADS=2 python experiments/benchmarks/experience_retrieval.py",
+        target=TARGET,
+        criterion="value",
+    )
 
 
 if __name__ == "__main__":

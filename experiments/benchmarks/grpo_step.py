@@ -25,10 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recording import RESULTS, ROOT, enter, ratio
+
 from recsys.storage import write_json
 
-ROOT = Path(__file__).parents[2]
-OUT = Path("experiments/results/grpo_step.json")
+OUT = RESULTS / "grpo_step.json"
 ARMS = ("stock", "shared")
 SHAPES = {"action": 64, "rewrite": 400}
 CLAIMS = {
@@ -47,7 +48,8 @@ def one_process(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     from recsys.seeding import rng
     from verbalize.optimize.rewrite_trainer import RewriteGRPOTrainer
     from verbalize.optimize.settings import TrainConfig
-    from verbalize.optimize.training import grpo_config, trainable_policy
+    from verbalize.optimize.training import trainable_policy
+    from verbalize.optimize.trl_settings import grpo_config
 
     lm = load_language_model(options.model)
     model = trainable_policy(lm, LoraSettings(rank=16, alpha=32, mlp=True), 0)
@@ -162,24 +164,19 @@ def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
 def record(shape: str, measured: dict[str, Any], options: argparse.Namespace) -> None:
     """The seconds as a committed artefact, and the claim computed from it."""
     from verbalize.report.artefacts import timings_table, write_artefact
-    from verbalize.report.claims import Estimator, format_claim
-    from verbalize.report.ledger import RESULTS, assemble, write_claim
 
     claim_id, sizes, target = CLAIMS[shape]
-    artefact = ROOT / RESULTS / "artefacts" / f"grpo_step_{shape}.csv"
+    artefact = RESULTS / "artefacts" / f"grpo_step_{shape}.csv"
     write_artefact(timings_table({arm: measured[arm]["seconds"] for arm in ARMS}), artefact)
-    claim = write_claim(
-        ROOT,
+    enter(
+        RESULTS,
         claim_id,
         f"A GRPO step on CPU without its rewards ({sizes}, SmolLM2-135M, LoRA): time of stock TRL over shared prefixes",
-        unit="ratio",
-        estimator=Estimator("ratio_of_times", {"slow": "stock", "fast": "shared"}),
+        **ratio("stock", "shared"),
         artefact=artefact,
         command="python experiments/benchmarks/grpo_step.py",
         target=target,
     )
-    print(f"{claim_id:36} {format_claim(claim)}")
-    assemble(ROOT)
 
 
 def main() -> None:
@@ -202,7 +199,7 @@ def main() -> None:
     shapes = [options.shape] if options.shape else list(SHAPES)
     measured = {shape: compare(shape, options) for shape in shapes}
     standard = (options.prompt, options.group, options.completion) == (1000, 8, None)
-    path = options.out or (ROOT / OUT if standard else None)
+    path = options.out or (OUT if standard else None)
     if path:
         write_json({"prompt": options.prompt, "group": options.group, "steps": options.steps, **measured}, path)
     if standard and not options.out:

@@ -20,23 +20,19 @@ Writes log_pipeline.json (settings, stages, memory) and artefacts/log_pipeline.c
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from logs_data import generate, table_digest
 from logs_ours import CONFIG, popularity_before
+from recording import enter, parser_of, processes, ratio, record, say
 
-RESULTS = Path(__file__).parents[1] / "results"
 KEPT = ["user_id", "item_id", "event_time", "split", "is_discovery", "past", "popularity"]
 SHOWN = ["item_id", "title", "year", "genres", "event_time", "event_type", "rating"]
 
@@ -105,77 +101,47 @@ def run_arm(arm: str, folder: Path) -> None:
 
 
 def main() -> None:
-    from recsys.storage import write_json
-    from verbalize.report.artefacts import timings_table, write_artefact
-    from verbalize.report.claims import Estimator, format_claim
-    from verbalize.report.ledger import assemble, write_claim
-    from verbalize.report.provenance import hardware, versions
+    from verbalize.report.artefacts import timings_table
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--arm", choices=list(ARMS), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm:
         run_arm(arguments.arm, arguments.data)
         return
-    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(arguments.events, folder)
-        for repeat in range(arguments.repeats):
-            for arm in sorted(ARMS, reverse=bool(repeat % 2)):
-                subprocess.run([sys.executable, __file__, "--arm", arm, "--data", str(folder)], check=True)
-                report = json.loads((folder / f"{arm}.json").read_text())
-                runs.append({"arm": arm, "repeat": repeat, **report})
-                sys.stdout.write(
-                    f"{repeat} {arm}: {report['seconds']:.2f} s, {report['peak_rss_gb']:.2f} GiB, {report['digest']}\n"
-                )
-    if len({json.dumps(run["digest"]) for run in runs}) != 1:
-        raise SystemExit(f"the arms disagree: {[(run['arm'], run['digest']) for run in runs[:2]]}")
+        runs = processes(__file__, list(ARMS), folder, arguments.repeats, shown=("peak_rss_gb", "digest"))
     seconds = {arm: [run["seconds"] for run in runs if run["arm"] == arm] for arm in ARMS}
-    ratio = statistics.median(seconds["pandas"]) / statistics.median(seconds["polars"])
-    settings = {
-        "events": arguments.events,
-        "repeats": arguments.repeats,
-        "history_max": CONFIG.history_max,
-        "targets_per_user": CONFIG.targets_per_user,
-        "polars_threads": pl.thread_pool_size(),
-        "versions": versions(("polars", "pandas", "numpy", "pyarrow")),
-    }
-    for run in runs:
-        run.pop("digest")
-    write_json(
-        {
-            "benchmark": "log_pipeline",
-            "settings": settings,
-            "hardware": hardware(),
-            "load_average": os.getloadavg()[0],
-            "runs": runs,
-            "ratio_of_medians": ratio,
+    times = statistics.median(seconds["pandas"]) / statistics.median(seconds["polars"])
+    artefact = record(
+        "log_pipeline",
+        arguments.out,
+        timings_table(seconds),
+        settings={
+            "events": arguments.events,
+            "repeats": arguments.repeats,
+            "history_max": CONFIG.history_max,
+            "targets_per_user": CONFIG.targets_per_user,
+            "polars_threads": pl.thread_pool_size(),
         },
-        arguments.out / "log_pipeline.json",
+        packages=("polars", "pandas", "numpy", "pyarrow"),
+        figures={"runs": runs, "ratio_of_medians": times},
     )
-    artefact = arguments.out / "artefacts" / "log_pipeline.csv"
-    write_artefact(timings_table(seconds), artefact)
-    sys.stdout.write(f"pandas / polars: {ratio:.2f}\n")
-    if arguments.out == RESULTS:
-        root = Path(__file__).parents[2]
-        claim = write_claim(
-            root,
-            "bench.log_pipeline_vs_pandas",
-            f"Log to histories, splits and popularity snapshots, {arguments.events:,} events: time of pandas over ours",
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": "pandas", "fast": "polars"}),
-            artefact=artefact,
-            command=f"python experiments/benchmarks/log_pipeline.py --events {arguments.events}",
-            target=2.0,
-            criterion="value",
-        )
-        assemble(root)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
+    say(f"pandas / polars: {times:.2f}")
+    enter(
+        arguments.out,
+        "bench.log_pipeline_vs_pandas",
+        f"Log to histories, splits and popularity snapshots, {arguments.events:,} events: time of pandas over ours",
+        **ratio("pandas", "polars"),
+        artefact=artefact,
+        command=f"python experiments/benchmarks/log_pipeline.py --events {arguments.events}",
+        target=2.0,
+        criterion="value",
+    )
 
 
 if __name__ == "__main__":

@@ -38,9 +38,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from recording import RESULTS, ROOT, enter, ratio
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "experiments" / "results"
 ARMS = {
     "ours": ("logs_ours", "same_steps"),
     "pandas": ("logs_pandas", "same_steps"),
@@ -117,8 +116,7 @@ def measure(arms: list[str], data: Path, repeats: int) -> list[dict[str, Any]]:
 def record(events: int, runs: list[dict[str, Any]]) -> None:
     """Claims from what ran, with their evidence."""
     from verbalize.report.artefacts import peaks_table, timings_table, write_artefact
-    from verbalize.report.claims import Estimator, format_claim
-    from verbalize.report.ledger import assemble, write_claim
+    from verbalize.report.claims import Estimator
 
     ran = {run["arm"] for run in runs}
     size = f"{events // 1_000_000}m"
@@ -129,8 +127,7 @@ def record(events: int, runs: list[dict[str, Any]]) -> None:
     claims: list[tuple[str, str, dict[str, Any]]] = []
     for other in ("pandas", "duckdb"):
         if {"ours", other} <= ran:
-            settings = {"unit": "ratio", "target": 2.0 if other == "pandas" else 1.0}
-            settings |= {"estimator": Estimator("ratio_of_times", {"slow": other, "fast": "ours"}), "artefact": timings}
+            settings = {"target": 2.0 if other == "pandas" else 1.0, "artefact": timings, **ratio(other, "ours")}
             statement = (
                 f"Log to targets, popularity and four candidate texts, {events:,} events: time of {other} over ours"
             )
@@ -148,9 +145,7 @@ def record(events: int, runs: list[dict[str, Any]]) -> None:
         statement = f"The same by buckets of users, {events:,} events: peak resident memory"
         claims.append((f"bench.logs_{size}_peak_gb", statement, settings))
     for claim_id, statement, settings in claims:
-        claim = write_claim(ROOT, claim_id, statement, command=command, criterion="value", **settings)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
-    assemble(ROOT)
+        enter(RESULTS, claim_id, statement, command=command, criterion="value", **settings)
 
 
 def main() -> None:

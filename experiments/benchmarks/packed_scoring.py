@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from recording import RESULTS, enter, ratio
 
 from recsys.models.assets import cache_dir
 from recsys.models.loading import LanguageModel, load_language_model
@@ -36,12 +37,9 @@ from recsys.models.tokenisation import encode_text, encode_texts
 from recsys.seeding import rng
 from recsys.storage import write_json
 from verbalize.report.artefacts import timings_table, write_artefact
-from verbalize.report.claims import Estimator, format_claim
-from verbalize.report.ledger import RESULTS, assemble, write_claim
 
-ROOT = Path(__file__).parents[2]
 SLATE, EVENTS, TOLERANCE = 10, 50, 1e-4
-OUT = ROOT / RESULTS / "packed_scoring.json"
+OUT = RESULTS / "packed_scoring.json"
 CUE = "Next, this viewer will enjoy watching:"
 
 
@@ -180,24 +178,21 @@ CLAIMS = {
 }
 
 
-def record(runs: Sequence[dict[str, object]], root: Path) -> None:
+def record(runs: Sequence[dict[str, object]]) -> None:
     """Write the timings as a committed artefact and the two claims computed from it."""
     seconds = {arm: [float(str(run["seconds"])) for run in runs if run["arm"] == arm] for arm in ARMS}
-    artefact = root / RESULTS / "artefacts" / "packed_scoring.csv"
+    artefact = RESULTS / "artefacts" / "packed_scoring.csv"
     write_artefact(timings_table(seconds), artefact)
     for claim_id, (slow, statement, target) in CLAIMS.items():
-        claim = write_claim(
-            root,
+        enter(
+            RESULTS,
             claim_id,
             statement,
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": slow, "fast": "packed"}),
+            **ratio(slow, "packed"),
             artefact=artefact,
             command="python experiments/benchmarks/packed_scoring.py",
             target=target,
         )
-        print(f"{claim_id:24} {format_claim(claim)}")
-    assemble(root)
 
 
 def main() -> None:
@@ -239,7 +234,8 @@ def main() -> None:
     for arm in ARMS:
         typical = statistics.median(float(str(run["seconds"])) for run in runs if run["arm"] == arm)
         print(f"{arm:24} {typical:7.3f} s")
-    record(runs, ROOT)
+    if options.out == OUT:
+        record(runs)
 
 
 if __name__ == "__main__":

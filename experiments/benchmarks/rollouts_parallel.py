@@ -18,29 +18,23 @@ Writes rollouts_parallel.json and artefacts/rollouts_parallel.csv (raw seconds, 
 by the processor: the ratio cannot exceed the cores by much.
 """
 
-import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recording import enter, parser_of, ratio, record, say
 
-from recsys.storage import write_json
 from verbalize.agents.environment import Task, Trajectory
 from verbalize.agents.policies import RandomPolicy
 from verbalize.agents.pool import EnvironmentPool, LocalEnvironments, PoolConfig
 from verbalize.agents.rollouts import Policy, roll_out
 from verbalize.agents.textworld_env import TextWorld
 from verbalize.agents.textworld_games import game_task, prepare
-from verbalize.report.artefacts import timings_table, write_artefact
-from verbalize.report.claims import Estimator, format_claim
-from verbalize.report.ledger import RESULTS, assemble, write_claim
-from verbalize.report.provenance import hardware, versions
+from verbalize.report.artefacts import timings_table
 
-ROOT = Path(__file__).parents[2]
 TARGET = 3.0
 KINDS = (("route", 3), ("coin", 4), ("treasure", 12), ("quest", 4), ("cooking", 3))
 
@@ -82,13 +76,11 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--games", type=int, default=40)
     parser.add_argument("--environments", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--policy", choices=("random", "score"), default="random")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=ROOT / RESULTS)
     options = parser.parse_args()
     tasks = [game_task(*KINDS[game % len(KINDS)], game // len(KINDS)) for game in range(options.games)]
     with tempfile.TemporaryDirectory() as name:
@@ -97,46 +89,39 @@ def main() -> None:
         seconds, equal, actions = measure(tasks, Path(name), policy, options.environments, options.repeats)
     if options.policy == "random" and equal < 1:
         raise SystemExit(f"the arms disagree: only {equal:.1%} of the episodes are equal")
-    ratio = float(np.median(seconds["sequential"]) / np.median(seconds["parallel"]))
-    write_json(
-        {
-            "benchmark": "rollouts_parallel",
-            "settings": {
-                "games": options.games,
-                "environments": options.environments,
-                "repeats": options.repeats,
-                "policy": options.policy,
-                "device": options.device,
-                "versions": versions(("textworld", "jericho", "numpy", "torch")),
-            },
-            "hardware": hardware(),
-            "load_average": os.getloadavg()[0],
+    times = float(np.median(seconds["sequential"]) / np.median(seconds["parallel"]))
+    artefact = record(
+        "rollouts_parallel",
+        options.out,
+        timings_table(seconds),
+        settings={
+            "games": options.games,
+            "environments": options.environments,
+            "repeats": options.repeats,
+            "policy": options.policy,
+            "device": options.device,
+        },
+        packages=("textworld", "jericho", "numpy", "torch"),
+        figures={
             "actions_per_repeat": actions,
             "equal_episodes": equal,
             "seconds": seconds,
-            "ratio_of_medians": ratio,
+            "ratio_of_medians": times,
         },
-        options.out / "rollouts_parallel.json",
     )
-    artefact = options.out / "artefacts" / "rollouts_parallel.csv"
-    write_artefact(timings_table(seconds), artefact)
-    sys.stdout.write(f"sequential / parallel: {ratio:.2f}, equal episodes {equal:.1%}\n")
-    if options.out == ROOT / RESULTS:
-        claim = write_claim(
-            ROOT,
-            "bench.rollouts_parallel",
-            f"Rollouts of {options.games} TextWorld games, {options.policy} policy: time of one environment over "
-            f"{options.environments} parallel ones",
-            unit="ratio",
-            estimator=Estimator("ratio_of_times", {"slow": "sequential", "fast": "parallel"}),
-            artefact=artefact,
-            command=f"python experiments/benchmarks/rollouts_parallel.py --games {options.games} "
-            f"--environments {options.environments} --policy {options.policy} --device {options.device}",
-            target=TARGET,
-            criterion="value",
-        )
-        assemble(ROOT)
-        sys.stdout.write(f"{claim.id} {format_claim(claim)}\n")
+    say(f"sequential / parallel: {times:.2f}, equal episodes {equal:.1%}")
+    enter(
+        options.out,
+        "bench.rollouts_parallel",
+        f"Rollouts of {options.games} TextWorld games, {options.policy} policy: time of one environment over "
+        f"{options.environments} parallel ones",
+        **ratio("sequential", "parallel"),
+        artefact=artefact,
+        command=f"python experiments/benchmarks/rollouts_parallel.py --games {options.games} "
+        f"--environments {options.environments} --policy {options.policy} --device {options.device}",
+        target=TARGET,
+        criterion="value",
+    )
 
 
 if __name__ == "__main__":

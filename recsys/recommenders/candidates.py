@@ -2,14 +2,16 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import polars as pl
 
 from recsys.errors import InputError
 
 FIELDS = ("title", "year", "genres")
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ def render_candidates(items: pl.DataFrame, config: CandidateDisplay) -> dict[str
         inside = "; ".join(detail for detail in details if detail)
         texts[row["item_id"]] = f"{title} ({inside})" if inside else title
     return texts
+
+
+def look_up(items: Sequence[str], table: Mapping[str, Shown]) -> list[Shown]:
+    """What is known of each item, from its id. Raises InputError for an item that is not in `table`."""
+    try:
+        return [table[item] for item in items]
+    except KeyError as error:
+        raise InputError(
+            f"item {error.args[0]!r}",
+            "is not in the catalogue shown to the recommender",
+            "render candidates from the items table the slates were drawn from",
+        ) from None
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from recsys.errors import InputError
 from recsys.recommenders.base import Query
+from recsys.recommenders.candidates import look_up
 from recsys.recommenders.full_catalogue import full_catalogue_log_softmax, full_catalogue_ranks
 
 
@@ -162,14 +163,7 @@ class EmbeddingRecommender:
         self.texts_cut += len(longer)
 
     def _numbers(self, items: Sequence[str]) -> np.ndarray:
-        try:
-            return np.array([self._item[item] for item in items], dtype=np.int64)
-        except KeyError as error:
-            raise InputError(
-                f"item {error.args[0]!r}",
-                "is not in the catalogue shown to the recommender",
-                "render candidates from the items table the slates were drawn from",
-            ) from None
+        return np.array(look_up(items, self._item), dtype=np.int64)
 
     def _seen(self, queries: Sequence[Query]) -> list[list[int]]:
         return [[self._item[item] for item in query.history if item in self._item] for query in queries]

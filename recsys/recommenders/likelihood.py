@@ -16,6 +16,7 @@ from recsys.models.loading import LanguageModel
 from recsys.models.packed import PackedRequest, packed_logprobs
 from recsys.models.tokenisation import encode_text, encode_texts
 from recsys.recommenders.base import Query
+from recsys.recommenders.candidates import look_up
 from recsys.recommenders.language import LanguageRecommenderConfig
 from recsys.recommenders.score_cache import ScoreCache, content_key
 
@@ -53,7 +54,7 @@ class LikelihoodRecommender:
         Equal texts are computed once over the union of their candidates. Raises InputError for an unknown item or a
         text longer than `max_text_tokens`, naming the example.
         """
-        shown = [self._shown(items) for items in candidate_lists]
+        shown = [look_up(items, self.candidate_texts) for items in candidate_lists]
         wanted: dict[str, dict[str, None]] = {}
         first: dict[str, int] = {}
         for number, (text, candidates) in enumerate(zip(texts, shown, strict=True)):
@@ -81,16 +82,6 @@ class LikelihoodRecommender:
         new = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self._tokens]
         self._tokens.update(zip(new, encode_texts(self.lm.tokenizer, [f" {text}" for text in new]), strict=True))
         return [self._tokens[candidate] for candidate in candidates]
-
-    def _shown(self, items: Sequence[str]) -> list[str]:
-        try:
-            return [self.candidate_texts[item] for item in items]
-        except KeyError as error:
-            raise InputError(
-                f"item {error.args[0]!r}",
-                "is not in the catalogue shown to the recommender",
-                "render candidates from the items table the slates were drawn from",
-            ) from None
 
     def _conditional(self, wanted: dict[str, list[str]], names: dict[str, str]) -> dict[str, dict[str, float]]:
         """log p(c | frame(text)) for every text and its candidates.

@@ -8,6 +8,7 @@ every index, and with an exact index so are the results. A graph misses neighbou
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,37 +21,82 @@ _FEW = 2048  # permitted rows that are compared directly at once, without the in
 
 # Rows (B, M) of the index for the queries with positions (B,) -> which of them each query may see, (B, M).
 Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Found = tuple[np.ndarray, np.ndarray]
 
 
-def filtered_search(
-    index: VectorIndex,
-    vectors: np.ndarray,
-    ties: np.ndarray,
-    queries: np.ndarray,
-    k: int,
-    permitted: np.ndarray,
-    allowed: Allowed,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per query up to k (rows, similarities), best first.
+@dataclass(frozen=True, eq=False)
+class FilteredSearch:
+    """The k nearest rows that each of B queries may see.
 
-    `vectors` (N, D) are the index's rows, `ties` (N,) uint64 order equal similarities, `permitted` (N,) is what every
-    query may see, `allowed` what each of them may. Cost: a batched search, plus a scan of the permitted rows for
-    queries whose filters leave too few of the neighbours.
+    Cost: a batched search, plus a scan of the permitted rows for queries whose filters leave too few of the neighbours.
     """
-    results: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-    if k < 1 or not len(queries) or not permitted.any():
+
+    index: VectorIndex
+    vectors: np.ndarray
+    """(N, D), the index's rows."""
+    ties: np.ndarray
+    """(N,) uint64, the order of equal similarities."""
+    queries: np.ndarray
+    """(B, D)."""
+    k: int
+    permitted: np.ndarray
+    """(N,), what every query may see."""
+    allowed: Allowed
+    """What each of them may."""
+
+    def run(self) -> list[Found]:
+        """Per query up to k (rows, similarities), best first."""
+        results: list[Found] = [(np.zeros(0, np.int64), np.zeros(0))] * len(self.queries)
+        if self.k < 1 or not len(self.queries) or not self.permitted.any():
+            return results
+        pending = np.arange(len(self.queries))
+        count = int(self.permitted.sum())
+        share = count / len(self.permitted)
+        if count > _FEW and share > 0.2:
+            for wanted in (2 * self.k + 16, 16 * self.k + 128):
+                m = self.index.limit(int(wanted / share))
+                pending = self._fetch(pending, m, results)
+                if not len(pending) or m == len(self.permitted):
+                    break
+        self._scan(pending, results)
         return results
-    pending = np.arange(len(queries))
-    count = int(permitted.sum())
-    share = count / len(permitted)
-    if count > _FEW and share > 0.2:
-        for wanted in (2 * k + 16, 16 * k + 128):
-            m = index.limit(int(wanted / share))
-            pending = _fetch(index, vectors, ties, queries, k, permitted, allowed, pending, m, results)
-            if not len(pending) or m == len(permitted):
-                break
-    _scan(vectors, ties, queries, k, permitted, allowed, pending, results)
-    return results
+
+    def _fetch(self, pending: np.ndarray, m: int, results: list[Found]) -> np.ndarray:
+        """Answer what m neighbours suffice for; the positions of the other queries are returned."""
+        queries = self.queries[pending]
+        rough, rows = self.index.search(queries, m)
+        seen = (rows >= 0) & self.permitted[rows] & self.allowed(pending, rows)
+        scores = np.where(seen, exact_similarities(self.vectors, rows, queries), -np.inf)
+        order = _order(scores, self.ties[rows])[:, : self.k]
+        best, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        done = np.isfinite(scores).sum(1) == self.k
+        if m < len(self.permitted):
+            done &= rough[:, -1] < scores[:, -1] - _SLACK
+        for place in np.flatnonzero(done):
+            results[pending[place]] = (best[place], scores[place])
+        return pending[~done]
+
+    def _scan(self, pending: np.ndarray, results: list[Found]) -> None:
+        """Compare the pending queries with all permitted rows."""
+        if not len(pending):
+            return
+        total = len(self.permitted)
+        sparse = 2 * int(self.permitted.sum()) < total  # else copying the permitted rows would cost more than it saves
+        rows = np.flatnonzero(self.permitted) if sparse else np.arange(total)
+        candidates = self.vectors[rows] if sparse else self.vectors
+        step = max(1, _CELLS // len(rows))
+        for start in range(0, len(pending), step):
+            part = pending[start : start + step]
+            seen = self.permitted[rows] & self.allowed(part, np.broadcast_to(rows, (len(part), len(rows))))
+            rough = np.where(seen, self.queries[part] @ candidates.T, -np.inf)
+            for place, query in enumerate(part):
+                values = rough[place]
+                near = np.flatnonzero(seen[place])
+                if len(near) > self.k:
+                    near = near[values[near] >= np.partition(values[near], -self.k)[-self.k] - _SLACK]
+                scores = exact_similarities(self.vectors, rows[near][None], self.queries[query : query + 1])
+                order = _order(scores, self.ties[rows[near]][None])[0, : self.k]
+                results[query] = (rows[near][order], scores[0, order])
 
 
 def exact_similarities(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -62,63 +108,6 @@ def exact_similarities(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarra
         gathered = vectors[rows[part]].astype(np.float64)  # (b, M, D)
         found[part] = np.matmul(gathered, queries[part, :, None].astype(np.float64))[..., 0]
     return np.round(found, DIGITS)
-
-
-def _fetch(
-    index: VectorIndex,
-    vectors: np.ndarray,
-    ties: np.ndarray,
-    queries: np.ndarray,
-    k: int,
-    permitted: np.ndarray,
-    allowed: Allowed,
-    pending: np.ndarray,
-    m: int,
-    results: list[tuple[np.ndarray, np.ndarray]],
-) -> np.ndarray:
-    """Answer what m neighbours suffice for; the positions of the other queries are returned."""
-    rough, rows = index.search(queries[pending], m)
-    seen = (rows >= 0) & permitted[rows] & allowed(pending, rows)
-    scores = np.where(seen, exact_similarities(vectors, rows, queries[pending]), -np.inf)
-    order = _order(scores, ties[rows])[:, :k]
-    best, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    done = np.isfinite(scores).sum(1) == k
-    if m < len(permitted):
-        done &= rough[:, -1] < scores[:, -1] - _SLACK
-    for place in np.flatnonzero(done):
-        results[pending[place]] = (best[place], scores[place])
-    return pending[~done]
-
-
-def _scan(
-    vectors: np.ndarray,
-    ties: np.ndarray,
-    queries: np.ndarray,
-    k: int,
-    permitted: np.ndarray,
-    allowed: Allowed,
-    pending: np.ndarray,
-    results: list[tuple[np.ndarray, np.ndarray]],
-) -> None:
-    """Compare the pending queries with all permitted rows."""
-    if not len(pending):
-        return
-    sparse = 2 * int(permitted.sum()) < len(permitted)  # else copying the permitted rows would cost more than it saves
-    rows = np.flatnonzero(permitted) if sparse else np.arange(len(permitted))
-    candidates = vectors[rows] if sparse else vectors
-    step = max(1, _CELLS // len(rows))
-    for start in range(0, len(pending), step):
-        part = pending[start : start + step]
-        seen = permitted[rows] & allowed(part, np.broadcast_to(rows, (len(part), len(rows))))
-        rough = np.where(seen, queries[part] @ candidates.T, -np.inf)
-        for place, query in enumerate(part):
-            values = rough[place]
-            near = np.flatnonzero(seen[place])
-            if len(near) > k:
-                near = near[values[near] >= np.partition(values[near], -k)[-k] - _SLACK]
-            scores = exact_similarities(vectors, rows[near][None], queries[query : query + 1])
-            order = _order(scores, ties[rows[near]][None])[0, :k]
-            results[query] = (rows[near][order], scores[0, order])
 
 
 def _order(scores: np.ndarray, ties: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 GIB = 1024**3
+RESULTS = Path("experiments/results")
+"""Where claims and their evidence lie, from the repository's root."""
 
 
 def hardware() -> str:
@@ -25,11 +27,15 @@ def hardware() -> str:
 
 
 def revision(root: Path | str = ".") -> str:
-    """The git commit of `root`, with `-dirty` when tracked files differ from it; "unknown" outside a repository."""
+    """The git commit of `root`, with `-dirty` when tracked files differ from it; "unknown" outside a repository.
+
+    Changes under `RESULTS` do not count: recording a run writes there, and results do not decide what a run measures.
+    """
     commit = _run(["git", "-C", str(root), "rev-parse", "HEAD"])
     if not commit:
         return "unknown"
-    changes = _run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    code = [":(top)", f":(top,exclude){RESULTS.as_posix()}"]
+    changes = _run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", *code])
     return f"{commit}-dirty" if changes else commit
 
 

@@ -187,67 +187,49 @@ def _localise(value: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: ColumnMapping, where: str) -> None:
+    def refuse(broken: pl.Series, rule: str, remedy: str) -> None:
+        broken = broken.fill_null(False)
+        if broken.any():
+            value = raw.filter(broken)[0]
+            raise InputError(
+                f"{where}.{name} (column {column.source!r}), {broken.sum()} of {len(raw)} rows, e.g. {value!r}",
+                rule,
+                remedy,
+            )
+
     given = raw.is_not_null()
     if raw.dtype == pl.String:
         given &= (raw.str.strip_chars() != "") & ~raw.is_in(list(column.missing))
     if name in ("event_type", "signal") and column.values:
-        _refuse(
-            raw,
+        refuse(
             converted == "\x00",
-            name,
-            column,
-            where,
             f"is not among the declared values {list(column.values)}",
             "add it under `values` (map it to null to leave such events out)",
         )
     elif name in ("event_time", "shown_at"):
-        _refuse(
-            raw,
+        refuse(
             converted.is_null(),
-            name,
-            column,
-            where,
             f"is missing or not a time in unit {column.unit!r}",
             f"correct the rows, or declare another unit: {', '.join(TIME_UNITS)}, iso",
         )
         latest = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
-        _refuse(
-            raw,
+        refuse(
             (converted < EARLIEST) | (converted > latest),
-            name,
-            column,
-            where,
             f"read in unit {column.unit!r} falls outside 1990 .. tomorrow",
             _other_unit(raw, converted, latest),
         )
     elif name == "clicked":
-        _refuse(
-            raw,
+        refuse(
             converted.is_null(),
-            name,
-            column,
-            where,
             f"is neither of {list(column.values or ANSWERS)}",
             'declare `values: {"theirs": true, "others": false}`',
         )
     elif converted.dtype in (pl.Float64, pl.Int32) or converted.dtype == pl.Datetime:
-        _refuse(
-            raw,
-            given & converted.is_null(),
-            name,
-            column,
-            where,
-            f"cannot be read as {converted.dtype}",
-            "correct the rows or the mapping",
-        )
+        refuse(given & converted.is_null(), f"cannot be read as {converted.dtype}", "correct the rows or the mapping")
     low, high = _range(name, column)
     if low is not None:
-        _refuse(
-            raw,
+        refuse(
             (converted < low) | (converted > high),
-            name,
-            column,
-            where,
             f"falls outside {low:g} .. {high:g}",
             "correct the rows, or declare the scale or unit they are in",
         )
@@ -266,16 +248,3 @@ def _other_unit(raw: pl.Series, converted: pl.Series, latest: dt.datetime) -> st
         if value and value[0] is not None and EARLIEST.timestamp() <= value[0] * factor / 1e6 <= latest.timestamp():
             return f"declare unit: {unit}"
     return f"declare the right unit ({', '.join(TIME_UNITS)}, iso) or drop these rows"
-
-
-def _refuse(
-    raw: pl.Series, broken: pl.Series, name: str, column: ColumnMapping, where: str, rule: str, remedy: str
-) -> None:
-    broken = broken.fill_null(False)
-    if broken.any():
-        value = raw.filter(broken)[0]
-        raise InputError(
-            f"{where}.{name} (column {column.source!r}), {broken.sum()} of {len(raw)} rows, e.g. {value!r}",
-            rule,
-            remedy,
-        )
