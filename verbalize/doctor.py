@@ -19,10 +19,10 @@ GB = 1e9
 DEMO_MEMORY = 3 * GB  # two float32 models of 135M parameters, torch, and a training step
 DEMO_DISK = 2 * GB  # model, data and stage artefacts
 EXTRAS = {
-    "postgres": ("psycopg", "sweeps over several machines"),
-    "agents": ("textworld", "text environments for agents"),
+    "postgres": (("psycopg",), "sweeps over several machines"),
+    "agents": (("textworld", "scienceworld"), "text environments for agents"),
 }
-"""Extra of the package -> the module that shows it is there, and what it is for."""
+"""Extra of the package -> the modules that show it is there, and what it is for."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,14 @@ def faiss_flavour() -> Iterator[Check]:
 
 def extras() -> Iterator[Check]:
     """Optional parts."""
-    for extra, (module, purpose) in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        found = f"{module} is there" if there else f"not installed: no {purpose}"
+    for extra, (modules, purpose) in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        found = f"without {', '.join(missing)}: not all {purpose}" if missing else f"{', '.join(modules)}"
         yield Check(
-            f"extra {extra}", "ok" if there else "warn", found, "" if there else f"pip install 'verbalize[{extra}]'"
+            f"extra {extra}",
+            "warn" if missing else "ok",
+            found,
+            f"pip install 'verbalize[{extra}]'" if missing else "",
         )
 
 

@@ -60,7 +60,7 @@ class Stage:
 
     `config` is all it depends on besides its inputs (plain values only); `run(context)` writes into `context.folder`
     and returns facts worth recording (counts, numbers; plain values). Raise `version` when the code changes what it
-    writes.
+    writes. `done_in` is the finished folder of the same stage of another run: it is used as it is, under its own key.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Stage:
     config: Any
     needs: tuple[str, ...] = ()
     version: int = 1
+    done_in: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def stage_keys(stages: Sequence[Stage]) -> dict[str, str]:
                     f"stage {stage.name}", f"needs {need}, which does not come before it", "reorder the stages"
                 )
         parts = [stage.name, stage.version, stage.config, [keys[need] for need in stage.needs]]
-        keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        own = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        keys[stage.name] = stage.done_in.name if stage.done_in else own
     return keys
 
 
@@ -129,10 +131,16 @@ def run_stages(
         raise InputError(f"stage {until!r}", f"is none of {list(keys)}", "name one of these")
     folders: dict[str, Path] = {}
     for stage in stages:
-        folder = folder_of(store, stage.name, keys[stage.name])
+        folder = stage.done_in or folder_of(store, stage.name, keys[stage.name])
         folders[stage.name] = folder
         if is_done(folder):
             progress.stage(stage.name, "up to date")
+        elif stage.done_in:
+            raise InputError(
+                f"stage {stage.name} in {folder}",
+                "is another run's and not finished",
+                "carry that run's recipe out again, which finishes it",
+            )
         else:
             progress.stage(stage.name, "resumes" if folder.exists() else "starts")
             with _alone(folder, partial(progress.stage, stage.name, "waits", "for another run of this stage")):
@@ -146,10 +154,11 @@ def run_stages(
 def manifest(stages: Sequence[Stage], store: Path, recipe: Any, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What a run is made of: recipe, code revision, hardware, and every finished stage's key, facts and file hashes."""
     keys = stage_keys(stages)
+    folders = {stage.name: stage.done_in or folder_of(store, stage.name, keys[stage.name]) for stage in stages}
     done = {
-        name: read_json(folder_of(store, name, key) / DONE) | {"key": key}
-        for name, key in keys.items()
-        if (folder_of(store, name, key) / DONE).exists()
+        name: read_json(folder / DONE) | {"key": keys[name]}
+        for name, folder in folders.items()
+        if (folder / DONE).exists()
     }
     return {"recipe": recipe, "stages": done, **provenance}
 

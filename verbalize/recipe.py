@@ -1,10 +1,10 @@
 """A recipe: the whole configuration of a run, one frozen dataclass per section, strictly loaded from YAML."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recsys.errors import InputError
 from recsys.logs.examples import ExamplesConfig
@@ -15,6 +15,8 @@ from recsys.recommenders.ease import EaseConfig
 from recsys.recommenders.item_knn import ItemKNNConfig
 from recsys.recommenders.language import MODES, LanguageRecommenderConfig
 from verbalize.config import build, load_yaml, override
+from verbalize.experience.settings import MemoryConfig
+from verbalize.optimize.prompt_settings import PromptEvolutionConfig
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.rewards import RewardConfig
 from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig, WarmStartConfig
@@ -29,6 +31,22 @@ BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap",
 ROLES = ("best_template", "best_template_same_fields", "best_constant")
 LEARNED = "learned"
 SHUFFLED = "learned_shuffled"
+TRANSFERRED = (
+    "candidates",
+    "templates",
+    "constants",
+    "recommender",
+    "recommender_training",
+    "policy",
+    "reward",
+    "warm_start",
+    "train",
+    "dpo",
+    "gepa",
+    "experience",
+    "seeds",
+)
+"""Sections of a finished run that go with what it trained."""
 ORACLE_CLAIMS = ("noise_drop_lift", "noise_drop_recall", "share_of_bayes")
 
 
@@ -55,6 +73,8 @@ class PolicyConfig:
     model: str = "smollm2-135m"
     device: str | None = None
     """None is the CPU; `cuda` on a GPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the frozen weights; bfloat16 halves a large policy's memory on a GPU. Adapters are trained in float32."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     actions: ActionConfig = field(default_factory=ActionConfig)
     rewrite: RewriteConfig = field(default_factory=RewriteConfig)
@@ -124,6 +144,9 @@ class EvaluationConfig:
     untrained: tuple[str, ...] = ()
     """Arms that also meet the untrained recommender, where the recipe trains one."""
     shuffled: bool = True
+    against: dict[str, str] = field(default_factory=dict)
+    """Further arms: a name -> the folder of a finished run whose policies, with their own prompts and experience, write
+    texts of the same examples for the same recommender."""
     example_browser: int = 12
     """Examples shown in the report; 0 where the data's licence forbids showing them to others."""
 
@@ -149,6 +172,13 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     dpo: PreferenceConfig | None = None
     """None trains the policy by GRPO; a section trains it by DPO, with `train` for what both have in common."""
+    experience: MemoryConfig | None = None
+    """None shows a policy nothing but the history; a section retrieves what served similar histories."""
+    transfer_from: str | None = None
+    """The folder of a finished run: nothing is trained, its recommender, policies, experience and choices of templates
+    are evaluated on this recipe's logs. The sections that say what they are (`TRANSFERRED`) are then that run's."""
+    gepa: PromptEvolutionConfig | None = None
+    """A section evolves the instruction of a rewriter by GEPA; its weights stay as they are."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     seeds: tuple[int, ...] = (0,)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
@@ -181,6 +211,16 @@ class Recipe:
             )
         if self.dpo:
             self.dpo.check(self.train)
+        if self.experience:
+            _among("experience.sketch", [self.experience.sketch], TEMPLATES)
+        if self.gepa:
+            if self.dpo or self.policy.kind != "rewrite":
+                raise InputError(
+                    f"gepa with policy.kind {self.policy.kind}" + (" and dpo" if self.dpo else ""),
+                    "evolves the instruction of a rewriter and trains nothing",
+                    "set policy.kind: rewrite and dpo: null",
+                )
+            self.gepa.check(self.policy.rewrite)
         if self.recommender_training and self.recommender.mode not in MODES:
             raise InputError(
                 f"recommender_training with recommender.mode {self.recommender.mode}",
@@ -193,7 +233,15 @@ class Recipe:
         """Refuse now what would otherwise end the run at its report, with the look at test users spent."""
         evaluation = self.evaluation
         shuffled = (SHUFFLED,) if evaluation.shuffled else ()
-        texts = (LEARNED, *shuffled, *ROLES, *evaluation.templates)
+        texts = (LEARNED, *shuffled, *ROLES, *evaluation.templates, *evaluation.against)
+        taken = {LEARNED, SHUFFLED, *ROLES, *TEMPLATES, *CONSTANT_POLICIES, *BASELINES}
+        for name in evaluation.against:
+            if name in taken or not re.fullmatch(r"[a-z0-9_]+", name):
+                raise InputError(
+                    f"evaluation.against: arm {name!r}",
+                    "needs a name of its own, of lower-case letters, digits and '_'",
+                    "rename it",
+                )
         _among("evaluation.untrained", evaluation.untrained, texts, "or add it to evaluation.templates")
         for claim in evaluation.claims:
             check_claim_id(claim.id)
@@ -219,8 +267,24 @@ class Recipe:
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read, override, check. Raises InputError naming the key, the rule and the remedy."""
-    return build(Recipe, override(load_yaml(path), overrides))
+    """Read, override, check. Raises InputError naming the key, the rule and the remedy.
+
+    With `transfer_from`, sections of `TRANSFERRED` that the file leaves out are those of the run that it names.
+    """
+    values = override(load_yaml(path), overrides)
+    if values.get("transfer_from"):
+        from verbalize.stages.transfer import finished_run
+
+        trained = finished_run(str(values["transfer_from"])).values
+        values = _merged({name: trained[name] for name in TRANSFERRED if name in trained}, values)
+    return build(Recipe, values)
+
+
+def _merged(known: Any, given: Any) -> Any:
+    """`known` with what is given in its place, section by section."""
+    if isinstance(known, Mapping) and isinstance(given, Mapping):
+        return {**known, **{name: _merged(known.get(name), value) for name, value in given.items()}}
+    return given
 
 
 def _among(where: str, names: Iterable[str], known: Iterable[str], otherwise: str = "") -> None:

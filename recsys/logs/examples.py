@@ -32,7 +32,8 @@ class ExamplesConfig:
     """What an example is.
 
     `engaged` None takes the source's own rule. `history_max` is H, `history_min` the fewest earlier events a target
-    needs. At most `targets_per_user` targets of a user are kept, the first by a seeded hash; 0 keeps all.
+    needs, `past_max` the most it may have (None: any number; a few, and only the first targets of users are left: cold
+    starts). At most `targets_per_user` targets of a user are kept, the first by a seeded hash; 0 keeps all.
     """
 
     engaged: EngagedConfig | None = None
@@ -43,6 +44,7 @@ class ExamplesConfig:
     discovery_only: bool = True
     slate: SlateConfig = field(default_factory=SlateConfig)
     seed: int = 0
+    past_max: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def refuse_no_examples(
         raise InputError(
             f"{events} events, {counts['targets_engaged']} engaged ({config.engaged or source_rule})",
             f"no target is left: {dict(counts)}",
-            "relax the filter that took them: engaged, history_min, discovery_only, or the split's shares and times",
+            "relax the filter that took them: engaged, history_min, past_max, discovery_only, or the split's shares or "
+            "times",
         )
 
 
@@ -144,6 +147,10 @@ def _targets(
     counts["targets_with_too_little_history_dropped"] = len(rows) - int(kept.sum())
     counts["users_with_too_little_history"] = _distinct(users) - _distinct(users[kept])
     rows, users, ends, lengths = rows[kept], users[kept], ends[kept], lengths[kept]
+    if config.past_max is not None:
+        kept = lengths <= config.past_max
+        counts["targets_with_too_much_history_dropped"] = len(rows) - int(kept.sum())
+        rows, users, ends, lengths = rows[kept], users[kept], ends[kept], lengths[kept]
     new = discoveries(codes, series_of(log.items), rows)
     counts["targets_not_discovery"] = len(rows) - int(new.sum())
     kept = np.flatnonzero(new) if config.discovery_only else np.arange(len(rows))
@@ -219,6 +226,12 @@ def _check(config: ExamplesConfig) -> None:
             f"history_min {config.history_min}, history_max {config.history_max}",
             "1 <= history_min <= history_max must hold",
             "correct them",
+        )
+    if config.past_max is not None and config.past_max < config.history_min:
+        raise InputError(
+            f"past_max {config.past_max}, history_min {config.history_min}",
+            "no target can have so few and so many earlier events",
+            "set past_max to history_min or more, or leave it out",
         )
     if config.targets_per_user < 0:
         raise InputError(

@@ -35,7 +35,10 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class AdapterCard:
-    """What an adapter was made from: enough to refuse it on another base, and to make it again."""
+    """What an adapter was made from: enough to refuse it on another base, and to make it again.
+
+    `prompt` identifies the format of the prompts that it was trained to answer, where there is one.
+    """
 
     base_name: str
     base_hash: str
@@ -45,3 +48,4 @@ class AdapterCard:
     command: str
     revision: str
     note: str = ""
+    prompt: str = ""

@@ -143,7 +143,7 @@ def test_every_command_written_down_exists() -> None:
 
 
 def test_links_between_guides_lead_somewhere() -> None:
-    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "experience", "README"}
+    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "agents", "experience", "README"}
     for path in GUIDES.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), (path.name, target)

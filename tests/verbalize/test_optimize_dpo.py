@@ -24,7 +24,7 @@ from verbalize.optimize.curves import Curves
 from verbalize.optimize.dpo_actions import PromptPairs, pair_gaps, pool_pairs, train_action_preferences
 from verbalize.optimize.preferences import dpo_loss, log_ratio_gap, pairs
 from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig
-from verbalize.optimize.training import TrainResult, Validation, trainable_policy
+from verbalize.optimize.training import Job, TrainResult, Validation, trainable_policy
 from verbalize.verbalizers.action_pool import CANDIDATES, candidate_actions
 from verbalize.verbalizers.actions import ActionConfig, execute
 
@@ -164,19 +164,12 @@ def train(
 ) -> TrainResult:
     inputs = changed.pop("inputs", make_inputs(6))
     lm = changed.pop("lm", None) or tiny_policy(model_dir)
-    settings: dict[str, Any] = {"pool_seed": 0, "card": CARD, "actions": ACTIONS, "limits": FREE} | changed
-    return train_action_preferences(
-        lm,
-        inputs,
-        settings.pop("pool", pool_of(inputs)),
-        config,
-        settings.pop("dpo", DPO),
-        folder,
-        lora=LoraSettings(rank=8, mlp=True),
-        validation=Validation(make_inputs(4), pays_for_even_events),
-        on_step=on_step,
-        **settings,
-    )
+    pool, dpo = changed.pop("pool", pool_of(inputs)), changed.pop("dpo", DPO)
+    lora, validation = LoraSettings(rank=8, mlp=True), Validation(make_inputs(4), pays_for_even_events)
+    limits = changed.pop("limits", FREE)
+    assert not changed
+    job = Job(lm, inputs, config, folder, CARD, lora, limits, validation, on_step)
+    return train_action_preferences(job, pool, 0, dpo, ACTIONS)
 
 
 def test_an_evident_preference_is_learned_from_the_reference_on(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,32 @@ import pytest
 import torch
 from datasets import Dataset
 from optimize_helpers import CARD, make_inputs, tiny_policy
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from recsys.errors import InputError
 from recsys.models.chat import install_chat_template
 from recsys.models.settings import LoraSettings
 from verbalize.optimize.curves import Curves
-from verbalize.optimize.dpo_rewrites import RewriteDPOTrainer, dpo_config, train_rewrite_preferences
+from verbalize.optimize.dpo_rewrites import (
+    RewriteDPOTrainer,
+    Sampler,
+    sampled_pairs,
+    train_rewrite_preferences,
+)
 from verbalize.optimize.preferences import dpo_loss, log_ratio_gap
 from verbalize.optimize.rewards import Scored
-from verbalize.optimize.settings import PreferenceConfig, TrainConfig
-from verbalize.optimize.training import TrainResult, Validation, trainable_policy
-from verbalize.verbalizers.rewrite import RewriteConfig
+from verbalize.optimize.rewrite_trainer import rewrite_rows
+from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig
+from verbalize.optimize.training import Job, TrainResult, Validation, trainable_policy
+from verbalize.optimize.trl_settings import dpo_config
+from verbalize.verbalizers.rewrite import RewriteConfig, prompt_ids
 
 REWRITE = RewriteConfig(instruction="Summarise.", prompt_tokens=300, max_new_tokens=6)
 CONFIG = TrainConfig(steps=5, prompts_per_step=2, group_size=4, learning_rate=1e-2, save_every=2, eval_every=3)
 DPO = PreferenceConfig(beta=0.2, min_gap=0.01, pairs_per_prompt=2)
+FREE = LimitsConfig(max_kl=None)
+SIDES = ("chosen", "rejected")
 
 
 def pays_for_length(example_ids: Sequence[str], texts: Sequence[str]) -> list[Scored]:
@@ -44,19 +56,21 @@ def train(
     score: Callable = pays_for_length,
     dpo: PreferenceConfig = DPO,
     on_step: Callable | None = None,
+    limits: LimitsConfig = FREE,
 ) -> TrainResult:
-    return train_rewrite_preferences(
-        policy(model_dir),
-        make_inputs(4),
-        score,
-        config,
-        dpo,
-        folder,
-        card=CARD,
-        rewrite=REWRITE,
-        lora=LoraSettings(rank=4),
-        validation=Validation(make_inputs(2), pays_for_length),
-        on_step=on_step,
+    return train_rewrite_preferences(job(model_dir, folder, config, on_step, limits), score, dpo, REWRITE)
+
+
+def job(
+    model_dir: Path,
+    folder: Path,
+    config: TrainConfig = CONFIG,
+    on_step: Callable | None = None,
+    limits: LimitsConfig = FREE,
+) -> Job:
+    validation = Validation(make_inputs(2), pays_for_length)
+    return Job(
+        policy(model_dir), make_inputs(4), config, folder, CARD, LoraSettings(rank=4), limits, validation, on_step
     )
 
 
@@ -102,6 +116,50 @@ def test_an_interrupted_run_ends_alike_and_ranks_nothing_twice(tiny_model_dir: P
     assert train(tiny_model_dir, tmp_path / "whole") == whole
 
 
+def test_too_far_from_the_reference_ends_the_run_with_the_reason(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Where the unlimited run passes half its greatest distance; limits that judge rollouts do not apply."""
+    config = replace(CONFIG, learning_rate=0.3)
+    train(tiny_model_dir, tmp_path / "free", config)
+    free = [record["kl"] for record in Curves(tmp_path / "free" / "curves.jsonl").of_kind("train")]
+    assert free[0] == pytest.approx(0, abs=1e-5) and max(free) > 0.05
+    bound = max(free) / 2
+    limits = LimitsConfig(max_kl=bound, min_entropy=1e9, max_dead_groups=0.0, window=1)
+    result = train(tiny_model_dir, tmp_path / "bound", config, limits=limits)
+    assert result.steps == 1 + next(step for step, kl in enumerate(free) if kl > bound)
+    assert result.stop_reason is not None and f"max_kl = {bound:g}" in result.stop_reason
+    assert train(tiny_model_dir, tmp_path / "bound", config, limits=limits) == result
+
+
+def test_the_log_says_how_far_the_policy_is_from_the_texts_it_learns_from(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """`kl` and `pairs.gap` of the second step against the first step's weights, one text at a time."""
+    config = TrainConfig(steps=2, prompts_per_step=2, group_size=4, learning_rate=1e-2, save_every=2, eval_every=1)
+    made = job(tiny_model_dir, tmp_path, config)
+    train_rewrite_preferences(made, pays_for_length, DPO, REWRITE)
+    rows = rewrite_rows(made, REWRITE)
+    prompts = prompt_ids([row["prompt"] for row in rows], made.lm.tokenizer)
+    sampler = Sampler(made.lm, pays_for_length, config, 6, tmp_path / "rollouts")
+    second = sampled_pairs(sampler, [row["example_id"] for row in rows], prompts, config, DPO)[2:]
+    model = trainable_policy(policy(tiny_model_dir), LoraSettings(rank=4), 0)
+    sums = []
+    for step in (1, 0):
+        set_peft_model_state_dict(model, load_file(tmp_path / "policies" / f"step-{step:05d}.safetensors"))
+        with torch.no_grad():
+            sums.append([logprob(model, pair["prompt_ids"], pair[f"{side}_ids"]) for pair in second for side in SIDES])
+    ratios = torch.stack(sums[0]) - torch.stack(sums[1])  # chosen, rejected, chosen, rejected
+    tokens = sum(len(pair[f"{side}_ids"]) for pair in second for side in SIDES)
+    logged = Curves(tmp_path / "curves.jsonl").of_kind("train")[1]
+    assert abs(logged["kl"]) > 1e-4
+    assert logged["kl"] == pytest.approx(-ratios.sum().item() / tokens, abs=1e-5)
+    assert logged["pairs.gap"] == pytest.approx((ratios[0::2] - ratios[1::2]).mean().item(), abs=1e-4)
+
+
+def logprob(model: torch.nn.Module, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    """Of a whole completion, ()."""
+    ids = torch.tensor([prompt + completion])
+    rows = torch.log_softmax(model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float(), -1)
+    return rows[torch.arange(len(completion)), torch.tensor(completion)].sum()
+
+
 def test_trl_computes_our_loss(tiny_model_dir: Path, tmp_path: Path) -> None:
     """On sequences of unequal length; reference is the adapter it starts with, and the policy has left it."""
     lm = policy(tiny_model_dir)
@@ -127,18 +185,15 @@ def test_trl_computes_our_loss(tiny_model_dir: Path, tmp_path: Path) -> None:
         processing_class=lm.tokenizer,
     )
 
-    def logprob(prompt: list[int], completion: list[int]) -> torch.Tensor:
-        ids = torch.tensor([prompt + completion])
-        rows = torch.log_softmax(model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float(), -1)
-        return rows[torch.arange(len(completion)), torch.tensor(completion)].sum()
-
-    def both(side: str) -> torch.Tensor:
-        return torch.stack([logprob(pair["prompt_ids"], pair[side]) for pair in found])
+    def both() -> list[torch.Tensor]:
+        return [
+            torch.stack([logprob(model, pair["prompt_ids"], pair[f"{side}_ids"]) for pair in found]) for side in SIDES
+        ]
 
     with torch.no_grad():
-        references = both("chosen_ids"), both("rejected_ids")
+        references = both()
         move()
-        expected = dpo_loss(log_ratio_gap(both("chosen_ids"), both("rejected_ids"), *references), 0.3).mean()
+        expected = dpo_loss(log_ratio_gap(*both(), *references), 0.3).mean()
         theirs = trainer._compute_loss(model, trainer.data_collator(found), False)
     assert abs(expected.item() - math.log(2)) > 0.01
     torch.testing.assert_close(theirs, expected, atol=1e-4, rtol=0)

@@ -13,7 +13,7 @@ from verbalize.optimize.rewards import ConfiguredReward, RewardConfig
 from verbalize.optimize.scoring import RewardScorer
 from verbalize.optimize.settings import TrainConfig
 from verbalize.optimize.train_actions import train_actions
-from verbalize.optimize.training import Validation
+from verbalize.optimize.training import Job, Validation
 from verbalize.optimize.traits import text_traits
 from verbalize.verbalizers.actions import ActionConfig
 from verbalize.verbalizers.base import Verbalizer
@@ -41,7 +41,7 @@ def test_smollm2_trains_against_smollm2(smollm2_dir: Path, tmp_path: Path) -> No
     config = TrainConfig(steps=2, prompts_per_step=2, group_size=4, save_every=2, eval_every=2, beta=0.01)
     validation = Validation(inputs, score)
     result = train_actions(
-        policy, inputs, score, config, tmp_path, card=CARD, validation=validation, on_step=records.append
+        Job(policy, inputs, config, tmp_path, CARD, validation=validation, on_step=records.append), score
     )
     assert result.steps == 2 and result.best_reward >= result.start_reward
     train = [record for record in records if record["kind"] == "train"]

@@ -11,7 +11,7 @@ from verbalize.optimize.curves import Curves
 from verbalize.optimize.rewards import Scored
 from verbalize.optimize.rewrite_trainer import texts_of, train_rewrites
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
-from verbalize.optimize.training import Validation
+from verbalize.optimize.training import Job, Validation
 from verbalize.verbalizers.rewrite import RewriteConfig, prompt_ids, rewrite_messages
 
 REWRITE = RewriteConfig(instruction="Summarise.", prompt_tokens=300, max_new_tokens=6)
@@ -29,18 +29,9 @@ def test_three_steps_within_the_budget(tiny_model_dir, tmp_path):
     inputs = make_inputs(4, events=12)
     assert max(map(len, prompt_ids(rewrite_messages(inputs, REWRITE), lm.tokenizer))) > REWRITE.prompt_tokens
 
-    result = train_rewrites(
-        lm,
-        inputs,
-        pays_for_length,
-        CONFIG,
-        tmp_path,
-        card=CARD,
-        rewrite=REWRITE,
-        limits=FREE,
-        lora=LoraSettings(rank=4),
-        validation=Validation(make_inputs(2), pays_for_length),
-    )
+    validation = Validation(make_inputs(2), pays_for_length)
+    job = Job(lm, inputs, CONFIG, tmp_path, CARD, LoraSettings(rank=4), FREE, validation)
+    result = train_rewrites(job, pays_for_length, REWRITE)
     assert result.steps == 3 and result.best_reward >= result.start_reward
     train = Curves(tmp_path / "curves.jsonl").of_kind("train")
     assert [record["step"] for record in train] == [1, 2, 3]
@@ -50,18 +41,8 @@ def test_three_steps_within_the_budget(tiny_model_dir, tmp_path):
     ).exists()
     rows = [json.loads(line) for line in (tmp_path / "rollouts" / "step-00000.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and {row["example_id"] for row in rows} <= set(inputs["example_id"])
-    again = train_rewrites(
-        replace(lm, model=tiny_policy(tiny_model_dir).model),
-        inputs,
-        pays_for_length,
-        CONFIG,
-        tmp_path,
-        card=CARD,
-        rewrite=REWRITE,
-        limits=FREE,
-        lora=LoraSettings(rank=4),
-    )
-    assert again == result
+    fresh = replace(lm, model=tiny_policy(tiny_model_dir).model)
+    assert train_rewrites(replace(job, lm=fresh), pays_for_length, REWRITE) == result
 
 
 def test_completions_are_cleaned_as_at_evaluation():

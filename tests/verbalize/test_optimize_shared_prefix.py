@@ -20,7 +20,8 @@ from recsys.models.settings import LoraSettings
 from verbalize.optimize import shared_prefix
 from verbalize.optimize.rewrite_trainer import RewriteGRPOTrainer
 from verbalize.optimize.settings import TrainConfig
-from verbalize.optimize.training import grpo_config, trainable_policy
+from verbalize.optimize.training import trainable_policy
+from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.rewrite import RewriteConfig, rewrite_messages
 
 CONFIG = TrainConfig(steps=2, prompts_per_step=2, prompts_per_forward=2, group_size=3, temperature=0.7)

@@ -25,7 +25,8 @@ from verbalize.optimize.policy import ActionPolicyVerbalizer, entropy
 from verbalize.optimize.rewards import Scored
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
 from verbalize.optimize.train_actions import train_actions
-from verbalize.optimize.training import Validation, grpo_config, prompt_order, trainable_policy
+from verbalize.optimize.training import Job, Validation, prompt_order, trainable_policy
+from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.actions import ActionConfig, action_prompts
 
 ACTIONS = ActionConfig(instruction="Choose.", show_age_in_prompt=False)
@@ -38,15 +39,9 @@ CONFIG = TrainConfig(
 
 def run(tiny_model_dir, folder, config=CONFIG, score=pays_for_even_events, **options):
     validation = Validation(make_inputs(3), pays_for_even_events)
+    options = {"limits": FREE, "validation": validation, "lora": LORA} | options
     return train_actions(
-        tiny_policy(tiny_model_dir),
-        make_inputs(5),
-        score,
-        config,
-        folder,
-        card=CARD,
-        actions=ACTIONS,
-        **({"limits": FREE, "validation": validation, "lora": LORA} | options),
+        Job(tiny_policy(tiny_model_dir), make_inputs(5), config, folder, CARD, **options), score, ACTIONS
     )
 
 
@@ -240,17 +235,8 @@ def test_the_reference_is_the_starting_policy_and_stays_put(tiny_model_dir, tmp_
             if "lora_B" in name:
                 parameter.fill_(0.05)  # a warm start
     warm = replace(lm, model=model)
-    train_actions(
-        warm,
-        make_inputs(5),
-        pays_for_even_events,
-        replace(CONFIG, steps=2, beta=0.5),
-        tmp_path,
-        card=CARD,
-        actions=ACTIONS,
-        lora=LORA,
-        limits=FREE,
-    )
+    job = Job(warm, make_inputs(5), replace(CONFIG, steps=2, beta=0.5), tmp_path, CARD, LORA, FREE)
+    train_actions(job, pays_for_even_events, ACTIONS)
     records = Curves(tmp_path / "curves.jsonl").of_kind("train")
     assert records[0]["kl"] == pytest.approx(0, abs=1e-6)  # reference == the warm policy, not the bare base model
     assert records[1]["kl"] > 0
@@ -268,9 +254,7 @@ def test_a_loss_that_is_not_finite_aborts_with_the_batch(tiny_model_dir, tmp_pat
         return pays_for_even_events(ids, texts)
 
     with pytest.raises(InputError, match=r"loss nan at step 0.*aborted-step-0\.pt"):
-        train_actions(
-            lm, make_inputs(5), breaks_the_policy, replace(CONFIG, beta=0.0), tmp_path, card=CARD, actions=ACTIONS
-        )
+        train_actions(Job(lm, make_inputs(5), replace(CONFIG, beta=0.0), tmp_path, CARD), breaks_the_policy, ACTIONS)
     batch = torch.load(tmp_path / "aborted-step-0.pt", weights_only=False)
     assert {"prompt_ids", "completion_ids", "advantages"} <= batch[0].keys()
 

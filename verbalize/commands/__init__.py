@@ -7,7 +7,7 @@ import nothing heavy at the top, so that `verbalize --help` answers at once.
 import argparse
 from typing import Protocol
 
-from verbalize.commands import claims, completion, data, doctor, export, runs, simulate, stages, sweep
+from verbalize.commands import agents, claims, completion, data, doctor, export, runs, simulate, stages, sweep, table
 
 
 class Command(Protocol):
@@ -17,5 +17,5 @@ class Command(Protocol):
         """Add the module's parsers; each sets the default `call`."""
 
 
-COMMANDS: tuple[Command, ...] = (stages, data, claims, export, sweep, runs, doctor, completion, simulate)
+COMMANDS: tuple[Command, ...] = (stages, data, claims, export, sweep, table, runs, agents, doctor, completion, simulate)
 """In the order of `verbalize --help`."""

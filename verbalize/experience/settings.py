@@ -95,6 +95,54 @@ class ExperienceConfig:
         _check({"keep_versions": self.keep_versions, "compact_segments": self.compact_segments}, 0)
 
 
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Experience in a verbalizer's prompt: what was told of training users with similar histories, and what came of it.
+
+    The library is built from the scored pool and is read-only afterwards. A prompt never shows its own user's entries,
+    nor one that was known only at or after its cutoff.
+    """
+
+    use: Literal["test", "train_and_test"] = "train_and_test"
+    """`test` trains without memory, so it shares its training with a recipe that has none."""
+    embedding: str = "minilm"
+    """Any sentence-transformers model: an asset, a folder or a Hugging Face id."""
+    sketch: str = "profile_recent_unrated"
+    """The template by which histories are compared."""
+    best: int = 1
+    """Candidates of each training example that enter as what worked, by reward."""
+    worst: int = 1
+    """Candidates of each training example that enter as what to avoid."""
+    strategies: int = 2
+    """Entries shown of what worked, the nearest first."""
+    warnings: int = 1
+    """Entries shown of what to avoid."""
+    tokens: int = 200
+    """Budget of the whole block, by the policy's tokenizer. It comes on top of the prompt's budget, so that a policy is
+    shown the same events with and without memory."""
+    characters: int = 240
+    """Longest answer quoted in an entry."""
+    dropout: float = 0.0
+    """Share of training examples whose prompts stay without memory, by a hash of their ids: a policy that always had
+    memory may rely on it where there is none. Validation and test are not thinned."""
+
+    def __post_init__(self) -> None:
+        _check({f"experience.{name}": getattr(self, name) for name in ("best", "tokens", "characters")}, 0)
+        for name in ("worst", "strategies", "warnings"):
+            if getattr(self, name) < 0:
+                raise InputError(f"experience.{name} {getattr(self, name)}", "may not be negative", "give 0 or more")
+        if not 0 <= self.dropout <= 1:
+            raise InputError(f"experience.dropout {self.dropout}", "is a share from 0 to 1", "set it to 0.2, say")
+        if self.dropout and self.use == "test":
+            raise InputError(
+                f"experience.dropout {self.dropout} with experience.use test",
+                "training has no memory to drop",
+                "set experience.use: train_and_test, or leave dropout out",
+            )
+        if not self.strategies + self.warnings:
+            raise InputError("experience.strategies 0 and warnings 0", "would show nothing", "set experience: null")
+
+
 def _check(values: dict[str, float], low: float) -> None:
     for name, value in values.items():
         if not value > low:

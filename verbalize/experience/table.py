@@ -9,7 +9,7 @@ from recsys.errors import InputError
 from recsys.seeding import stable_hash
 from verbalize.experience.entries import KINDS, VIEWS, ZONES, Exclude, Experience, owners
 from verbalize.experience.index import GrowingMatrix, VectorIndex
-from verbalize.experience.search import filtered_search
+from verbalize.experience.search import FilteredSearch
 from verbalize.experience.settings import IndexConfig
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -104,7 +104,7 @@ class EntryTable:
                 permitted &= self._columns.view[:, place] == choices.index(value)
         if not permitted.any():
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-        return filtered_search(
+        return FilteredSearch(
             self.index(view),
             self.vectors[view].view,
             self.ties,
@@ -112,7 +112,7 @@ class EntryTable:
             k,
             permitted,
             lambda places, rows: self.allowed(rows, [before[i] for i in places], [exclude[i] for i in places]),
-        )
+        ).run()
 
     def allowed(self, rows: np.ndarray, before: Sequence[datetime | None], exclude: Sequence[Exclude]) -> np.ndarray:
         """Which of the rows (B, M) each of B queries may see: known strictly before its cutoff, and not its own."""

@@ -48,6 +48,8 @@ def trained_on(runs: Path, subject: Subject) -> list[Trained]:
 
 def _of_run(path: Path, artefacts: Path, subject: Subject) -> Iterator[tuple[str, str]]:
     manifest = read_json(path)
+    if _trained_nothing(manifest):
+        return
     inherited = ""
     for stage in TRAINING:
         if stage not in manifest["stages"]:
@@ -82,10 +84,15 @@ def _sample(stage: str, recipe: Recipe, examples: Path) -> pl.DataFrame:
 
 
 def _adapters_of(path: Path, artefacts: Path) -> Iterator[str]:
-    stages = read_json(path)["stages"]
-    for stage in TRAINING:
-        if stage in stages:
-            yield from _adapters(artefacts / stage / stages[stage]["key"])
+    manifest = read_json(path)
+    for stage in () if _trained_nothing(manifest) else TRAINING:
+        if stage in manifest["stages"]:
+            yield from _adapters(artefacts / stage / manifest["stages"][stage]["key"])
+
+
+def _trained_nothing(manifest: dict[str, Any]) -> bool:
+    """A run that evaluates what another one trained: its examples say nothing of those adapters."""
+    return bool(manifest["recipe"].get("transfer_from"))
 
 
 def _adapters(folder: Path) -> set[str]:

@@ -4,7 +4,8 @@ Why rows are taken out and the stage is not dropped: a dropped stage would be co
 still hold the user, and what others' rows took hours to compute would go with one user. So the tables are written again
 without the rows, and `done.json` keeps its configuration and facts (they tell of the day the stage finished), gets the
 new sizes and hashes, and a count: `forgotten: {users, rows}`. Kept chunks of finished work (`parts/`) quote texts by
-position and are deleted; an unfinished stage that holds such rows is dropped, since it would go on from them.
+position and are deleted; an unfinished stage that holds such rows is dropped, since it would go on from them. A library
+of experience is dropped as well: the same recipe builds it again in seconds, from a pool that no longer knows them.
 
 A kill cannot leave a mixture: the new files and a plan (`.forget.json`) are written first, then the files are swapped,
 then `done.json`; whoever finds a plan carries it out.
@@ -23,6 +24,7 @@ from recsys.storage import file_hash, read_json, read_parquet, write_json, write
 from verbalize.forget.rows import EXAMPLE, READABLE, Subject, rows_of, write_without
 from verbalize.pipeline import DONE
 from verbalize.recipe import SHUFFLED
+from verbalize.stages.experience import LIBRARY
 
 PLAN = ".forget.json"
 NEW = ".forget-"
@@ -54,6 +56,10 @@ def forget_in_stage(folder: Path, subject: Subject, dry_run: bool) -> list[Remov
     with _alone(folder):
         if not dry_run:
             _carry_out(folder)
+        if lessons := _lessons(folder, subject):
+            if not dry_run:
+                _empty(folder)
+            return [Removed(str(folder), lessons, "experience dropped: the same recipe builds it again without them")]
         held = {path: rows for path in _data_files(folder) if (rows := rows_of(path, subject))}
         others = _handed_on(folder, subject)
         if not held and others.is_empty():
@@ -140,6 +146,13 @@ def _handed_on(folder: Path, subject: Subject) -> pl.DataFrame:
     mine = texts.filter(subject.condition(texts.columns), pl.col("text") != "")["text"].unique()
     handed = pl.col("verbalizer").str.starts_with(SHUFFLED) & pl.col("text").is_in(mine.implode())
     return texts.filter(handed & ~subject.condition(texts.columns)).select(EXAMPLE, "verbalizer")
+
+
+def _lessons(folder: Path, subject: Subject) -> int:
+    """Records of a stage's library of experience that were made from them."""
+    tables = [read_parquet(path) for path in sorted((folder / LIBRARY).rglob("*.parquet"))]
+    theirs = pl.element().is_in(sorted(subject.users))
+    return sum(int(table["users"].list.eval(theirs).list.any().sum()) for table in tables if "users" in table.columns)
 
 
 def _data_files(folder: Path) -> list[Path]:

@@ -9,7 +9,6 @@ policy the run starts with, computed once.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -18,24 +17,14 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from recsys.errors import InputError
-from recsys.models.loading import LanguageModel
-from recsys.models.settings import AdapterCard, LoraSettings
 from recsys.seeding import stable_hash
 from recsys.storage import replacing
-from verbalize.optimize.curves import OnStep
 from verbalize.optimize.limits import broken_limit
-from verbalize.optimize.policy import (
-    ActionPolicyVerbalizer,
-    SlotTokens,
-    action_logprobs,
-    entropy,
-    kl_divergence,
-    slot_logprobs,
-)
+from verbalize.optimize.policy import SlotTokens, action_logprobs, entropy, kl_divergence, slot_logprobs
 from verbalize.optimize.preferences import dpo_loss, log_ratio_gap, no_pairs, pairs
-from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig
-from verbalize.optimize.train_actions import action_judge
-from verbalize.optimize.training import Judge, Run, TrainResult, Validation, prompt_order, trainable_policy
+from verbalize.optimize.settings import PreferenceConfig
+from verbalize.optimize.train_actions import action_judge, action_policy
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, prompt_order
 from verbalize.optimize.warm_start import Pool
 from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.actions import ActionConfig
@@ -89,69 +78,42 @@ def pair_gaps(logprobs: Tensor, reference: Tensor, example: PromptPairs) -> Tens
 
 
 def train_action_preferences(
-    lm: LanguageModel,
-    inputs: pl.DataFrame,
-    pool: pl.DataFrame,
-    config: TrainConfig,
-    dpo: PreferenceConfig,
-    folder: Path,
-    *,
-    pool_seed: int,
-    card: AdapterCard,
-    actions: ActionConfig | None = None,
-    lora: LoraSettings | None = None,
-    limits: LimitsConfig | None = None,
-    validation: Validation | None = None,
-    on_step: OnStep | None = None,
+    job: Job, pool: pl.DataFrame, pool_seed: int, dpo: PreferenceConfig, actions: ActionConfig | None = None
 ) -> TrainResult:
-    """DPO on the slot policy of `lm`, from the adapter it came with (a warm start) or a fresh one.
+    """DPO on the slot policy.
 
-    `pool`: example_id, candidate, reward of the examples in `inputs`, in their order; `pool_seed` is the seed its
-    random candidates were drawn with. A step takes `config.prompts_per_step` prompts with all their pairs. Of `limits`
+    `pool`: example_id, candidate, reward of the job's inputs, in their order; `pool_seed` is the seed its random
+    candidates were drawn with. A step takes `config.prompts_per_step` prompts with all their pairs. Of the job's limits
     only `max_kl` applies: nothing is sampled. Otherwise as `train_actions`, resumption included.
     """
-    dpo.check(config)
-    actions = actions or ActionConfig()
-    model = trainable_policy(lm, lora or LoraSettings(), config.seed)
-    policy = ActionPolicyVerbalizer(
-        replace(lm, model=model),
-        actions,
-        prompt_budget=config.prompt_budget,
-        prompts_per_forward=config.prompts_per_forward,
-    )
-    fitted, prompts = policy.fit(inputs)
+    dpo.check(job.config)
+    job = replace(job, limits=job.limits.without_rollouts())
+    policy = action_policy(job, actions or ActionConfig())
+    fitted, prompts = policy.fit(job.inputs)
     if fitted["example_id"].to_list() != pool["example_id"].unique(maintain_order=True).to_list():
         raise InputError("the pool", "holds other examples than the inputs, or another order", "score these inputs")
-    examples = pool_pairs(pool, candidate_actions(fitted, actions, pool_seed), prompts, dpo)
-    run = PreferenceRun(model, config, folder, {"dpo": asdict(dpo), "pairs": stable_hash(examples)}, on_step)
+    examples = pool_pairs(pool, candidate_actions(fitted, policy.config, pool_seed), prompts, dpo)
+    run = PreferenceRun(job, policy.lm.model, {"dpo": asdict(dpo), "pairs": stable_hash(examples)})
     if (result := run.finished()) is not None:
         return result
-    judge = action_judge(policy, validation.inputs) if validation else None
-    limits = replace(limits or LimitsConfig(), min_entropy=None, max_completion_length=None, max_dead_groups=None)
-    return run.follow(examples, policy.tokens, dpo.beta, limits, validation, judge, card)
+    judge = action_judge(policy, job.validation.inputs) if job.validation else None
+    return run.descend(examples, policy.tokens, dpo.beta, judge)
 
 
 class PreferenceRun(Run):
     """A `Run` whose steps descend the DPO loss on fixed pairs; nothing in it is random but the seeded order."""
 
-    def follow(
-        self,
-        examples: Sequence[PromptPairs],
-        tokens: SlotTokens,
-        beta: float,
-        limits: LimitsConfig,
-        validation: Validation | None,
-        judge: Judge | None,
-        card: AdapterCard,
+    def descend(
+        self, examples: Sequence[PromptPairs], tokens: SlotTokens, beta: float, judge: Judge | None
     ) -> TrainResult:
-        """Train to the last step or until `limits.max_kl` is broken; the model must be as the run found it first."""
+        """Train to the last step or until `max_kl` is broken; the model must be as the run found it first."""
         config = self.config
         self.model.eval()  # no dropout: policy and reference are compared as they are used
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0)
         with torch.no_grad():  # before a checkpoint replaces the starting policy
             references = self._logprobs(examples, tokens)
-        evaluate = self._evaluator(validation, judge) if validation and judge else None
+        evaluate = self._evaluator(judge)
         step = self._restore(optimizer)
         self.curves.rewind(step)
         if step < 0:
@@ -159,7 +121,7 @@ class PreferenceRun(Run):
             if evaluate:
                 evaluate(0)
         order = prompt_order(len(examples), config.steps * config.prompts_per_step, config.seed)
-        while (reason := broken_limit(self.curves.records, limits)) is None and step < config.steps:
+        while (reason := broken_limit(self.curves.records, self.job.limits)) is None and step < config.steps:
             batch = order[step * config.prompts_per_step : (step + 1) * config.prompts_per_step]
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
@@ -172,7 +134,7 @@ class PreferenceRun(Run):
                 evaluate(step)
             if step % config.save_every == 0 or step == config.steps:
                 self._save(optimizer, step)
-        return self._finish(step, reason, card)
+        return self._finish(step, reason)
 
     def _step(
         self,

@@ -14,41 +14,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from transformers import TrainerCallback
+from trl import DPOTrainer
 
 from recsys.models.branching import sample_branches
 from recsys.models.loading import LanguageModel
-from recsys.models.settings import AdapterCard, LoraSettings
 from recsys.seeding import stable_hash
 from recsys.storage import write_text
-from verbalize.optimize.checkpoints import FiniteGradients, ResumableTrainer, last_complete, step_of
-from verbalize.optimize.curves import Curves, OnStep, Validate
+from verbalize.optimize.checkpoints import ResumableTrainer
+from verbalize.optimize.curves import Curves
 from verbalize.optimize.policy import evaluating
 from verbalize.optimize.preferences import no_pairs, pairs
-from verbalize.optimize.rewrite_trainer import rewrite_judge
+from verbalize.optimize.rewrite_trainer import rewrite_judge, rewrite_rows
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import PreferenceConfig, TrainConfig
-from verbalize.optimize.training import (
-    Judge,
-    Run,
-    TrainResult,
-    Validation,
-    prompt_order,
-    rows_digest,
-    trainable_policy,
-)
-from verbalize.verbalizers.rewrite import (
-    RewriteConfig,
-    RewriteVerbalizer,
-    clean_rewrite,
-    fit_to_budget,
-    prompt_ids,
-    rewrite_messages,
-)
+from verbalize.optimize.training import Job, Run, TrainResult, prompt_order, rows_digest
+from verbalize.optimize.trl_settings import dpo_config
+from verbalize.verbalizers.rewrite import RewriteConfig, RewriteVerbalizer, clean_rewrite, prompt_ids
 
 CHUNK = 32
 """Prompts sampled, scored and kept together."""
@@ -63,45 +47,45 @@ class RewriteDPOTrainer(ResumableTrainer, DPOTrainer):
         return dataset
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch, remembered for the file that an abort leaves."""
+        """One micro-batch, remembered for the file that an abort leaves; its tokens per text go to the log."""
         self._buffered_inputs = inputs
+        texts = inputs["completion_mask"]
+        self._metrics["train"]["completions/mean_length"].append(int(texts.sum()) / len(texts))
         return super().training_step(model, inputs, num_items_in_batch)
 
 
 def train_rewrite_preferences(
-    lm: LanguageModel,
-    inputs: pl.DataFrame,
-    score: ScoreFunction,
-    config: TrainConfig,
-    dpo: PreferenceConfig,
-    folder: Path,
-    *,
-    card: AdapterCard,
-    rewrite: RewriteConfig | None = None,
-    lora: LoraSettings | None = None,
-    validation: Validation | None = None,
-    on_step: OnStep | None = None,
+    job: Job, score: ScoreFunction, dpo: PreferenceConfig, rewrite: RewriteConfig | None = None
 ) -> TrainResult:
     """DPO on free rewriting. `config.group_size` texts are sampled per prompt, at `config.temperature`; a step takes
-    `config.prompts_per_step` pairs. Otherwise as `train_rewrites`, resumption included.
+    `config.prompts_per_step` pairs. Of the job's limits only `max_kl` applies: nothing is sampled while it trains.
+    Otherwise as `train_rewrites`, resumption included.
 
     Raises InputError when no two samples of any prompt differ enough in reward.
     """
-    dpo.check(config)
-    rewrite = rewrite or RewriteConfig()
-    model = trainable_policy(lm, lora or LoraSettings(), config.seed)
-    fitted, _ = fit_to_budget(inputs, lm.tokenizer, rewrite)
-    chats = rewrite_messages(fitted, rewrite)
-    ids = fitted["example_id"].to_list()
-    rows = [{"example_id": key, "prompt": chat} for key, chat in zip(ids, chats, strict=True)]
-    run = PairRun(model, config, folder, {"dpo": asdict(dpo), "prompts": rows_digest(rows)}, on_step)
+    dpo.check(job.config)
+    job = replace(job, limits=job.limits.without_rollouts())
+    config, rewrite = job.config, rewrite or RewriteConfig()
+    policy = job.policy()
+    rows = rewrite_rows(job, rewrite)
+    run = Run(job, policy.model, {"dpo": asdict(dpo), "prompts": rows_digest(rows)})
     if (result := run.finished()) is not None:
         return result
-    policy = replace(lm, model=model)
-    sampler = Sampler(policy, score, config, rewrite.max_new_tokens, folder / "rollouts")
-    found = sampled_pairs(sampler, ids, prompt_ids(chats, lm.tokenizer), config, dpo)
-    judge = rewrite_judge(RewriteVerbalizer(policy, rewrite), validation.inputs) if validation else None
-    return run.follow(found, dpo.beta, lm.tokenizer, validation, judge, card)
+    sampler = Sampler(policy, score, config, rewrite.max_new_tokens, job.folder / "rollouts")
+    prompts = prompt_ids([row["prompt"] for row in rows], policy.tokenizer)
+    found = sampled_pairs(sampler, [row["example_id"] for row in rows], prompts, config, dpo)
+
+    def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> RewriteDPOTrainer:
+        return RewriteDPOTrainer(
+            model=policy.model,
+            args=dpo_config(config, dpo.beta, job.folder),
+            train_dataset=dataset,
+            processing_class=policy.tokenizer,
+            callbacks=callbacks,
+        )
+
+    judge = rewrite_judge(RewriteVerbalizer(policy, rewrite), job.validation.inputs) if job.validation else None
+    return run.train(make_trainer, found, LogPairs(run.curves, dpo.beta), judge)
 
 
 @dataclass(frozen=True)
@@ -179,74 +163,13 @@ def sampled_pairs(
     return (found + [found[row] for row in again])[:needed]
 
 
-def dpo_config(config: TrainConfig, beta: float, folder: Path) -> DPOConfig:
-    """TRL's settings, as `grpo_config`: pairs in their given order, a checkpoint whenever the run asks for one."""
-    return DPOConfig(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        seed=config.seed,
-        data_seed=config.seed,
-        per_device_train_batch_size=config.prompts_per_forward,
-        gradient_accumulation_steps=config.prompts_per_step // config.prompts_per_forward,
-        train_sampling_strategy="sequential",
-        beta=beta,
-        max_length=None,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup_steps,
-        max_grad_norm=config.max_grad_norm,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-    )
-
-
-class PairRun(Run):
-    """A `Run` whose steps are TRL's DPO on fixed pairs."""
-
-    def follow(
-        self,
-        found: Sequence[Mapping[str, list[int]]],
-        beta: float,
-        tokenizer: Any,
-        validation: Validation | None,
-        judge: Judge | None,
-        card: AdapterCard,
-    ) -> TrainResult:
-        """Train to the last step; the model must be as the run found it first."""
-        checkpoint = last_complete(self.folder)
-        self.curves.rewind(step_of(checkpoint) if checkpoint else -1)
-        finite = FiniteGradients()
-        callbacks: list[TrainerCallback] = [LogPairs(self.curves, beta), finite]
-        evaluate = self._evaluator(validation, judge) if validation and judge else None
-        if evaluate:
-            callbacks.append(Validate(evaluate, self.config.eval_every))
-        trainer = RewriteDPOTrainer(
-            model=self.model,
-            args=dpo_config(self.config, beta, self.folder),
-            train_dataset=Dataset.from_list([dict(pair) for pair in found]),
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
-        finite.trainer = trainer
-        trainer.remove_callback(PrinterCallback)  # the log is `curves`, not stdout
-        if evaluate and checkpoint is None:
-            evaluate(0)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return self._finish(trainer.state.global_step, None, card)
-
-
 class LogPairs(TrainerCallback):
-    """Adds one `train` record per optimizer step, under the names that DPO on actions uses."""
+    """Adds one `train` record per optimizer step, under the names that DPO on actions uses.
+
+    `kl` estimates KL(reference || policy), in nats per token: minus the mean log-ratio of the step's texts, which the
+    reference wrote. That pairs are a choice of them biases it, and small moves of winners and losers cancel; what it
+    catches is DPO's own way of falling apart, in which both become unlikely.
+    """
 
     def __init__(self, curves: Curves, beta: float) -> None:
         self.curves, self.beta = curves, beta
@@ -257,4 +180,5 @@ class LogPairs(TrainerCallback):
         record = {"kind": "train", "step": state.global_step, "of": state.max_steps}
         record |= {name: logs[name] for name in ("loss", "entropy", "grad_norm", "learning_rate") if name in logs}
         record |= {"pairs.accuracy": logs["rewards/accuracies"], "pairs.gap": logs["rewards/margins"] / self.beta}
-        self.curves.add(record)
+        ratio = (logs["rewards/chosen"] + logs["rewards/rejected"]) / 2 / self.beta  # nats per text
+        self.curves.add(record | {"kl": -ratio / logs["completions/mean_length"]})

@@ -48,17 +48,18 @@ def broken_limit(records: Sequence[Mapping[str, Any]], limits: LimitsConfig) -> 
 
 
 class StopAtLimits(TrainerCallback):
-    """Stops the trainer when the log breaks a limit; `reason` then says why."""
+    """Stops the trainer when the log breaks a limit; `reason` then says why. `every`: steps that share rollouts."""
 
-    def __init__(self, limits: LimitsConfig, records: Sequence[Mapping[str, Any]]) -> None:
-        self.limits, self.records = limits, records
+    def __init__(self, limits: LimitsConfig, records: Sequence[Mapping[str, Any]], every: int) -> None:
+        self.limits, self.records, self.every = limits, records, every
         self.reason: str | None = None
 
     def on_log(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        # Only where no rollout is pending may a run end in a checkpoint.
-        if self.reason is None and state.global_step % args.num_iterations == 0:
+        if state.global_step % self.every:  # only where no rollout is pending may a run end in a checkpoint
+            return
+        if self.reason is None:
             self.reason = broken_limit(self.records, self.limits)
-        if self.reason is not None and state.global_step % args.num_iterations == 0:
+        if self.reason is not None:
             control.should_training_stop = control.should_save = True
 
 

@@ -23,7 +23,7 @@ from recsys.errors import InputError
 from recsys.models.loading import LanguageModel
 from recsys.models.tokenisation import encode_texts
 from verbalize.verbalizers.actions import ActionConfig, action_prompts, execute
-from verbalize.verbalizers.base import guard_inputs
+from verbalize.verbalizers.base import guard_inputs, without_memory
 from verbalize.verbalizers.budget import fit_to_budget
 
 
@@ -153,10 +153,13 @@ class ActionPolicyVerbalizer:
         self.prompt_budget, self.prompts_per_forward = prompt_budget, prompts_per_forward
 
     def fit(self, inputs: pl.DataFrame) -> tuple[pl.DataFrame, list[list[int]]]:
-        """The inputs with histories cut to the token budget, and their prompts' token ids."""
+        """The inputs with histories cut to the token budget, and their prompts' token ids.
+
+        Memory has a budget of its own and is not counted: the same events are shown with and without it.
+        """
 
         def prompt_tokens(rows: pl.DataFrame) -> list[int]:
-            return [len(ids) for ids in self.encode(rows)]
+            return [len(ids) for ids in self.encode(without_memory(rows))]
 
         fitted, _ = fit_to_budget(guard_inputs(inputs), prompt_tokens, self.prompt_budget)
         return fitted, self.encode(fitted)

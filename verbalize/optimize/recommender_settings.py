@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from recsys.errors import InputError
 from recsys.models.settings import LoraSettings
 
-METHODS = ("cross_entropy", "grpo")
+METHODS = {"cross_entropy": "cross-entropy", "grpo": "GRPO with rewards +1 and -1"}
+"""How the recommender learns -> what its card says of it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class RecommenderTrainingConfig:
     templates: tuple[str, ...] = ("titles", "titles_metadata", "concatenation")
     random_actions: float = 0.5
     """Share of examples whose text comes from random actions instead of a template."""
+    learned: str | None = None
+    """Folder `train/<key>/seed-<N>` of an earlier run with this recipe's `policy`: what that policy writes is one more
+    style beside `templates`. With `templates: []` and `random_actions: 0` it is the only one, as in the paper."""
     examples: int = 600
     """Slates seen in all; beyond the training examples at hand these come round again, negatives and texts redrawn."""
     users: float = 0.7

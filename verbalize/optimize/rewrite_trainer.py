@@ -5,22 +5,20 @@ cannot end the user's turn in training and be harmless in evaluation, or the oth
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from transformers import TrainerCallback
+from trl import GRPOTrainer
 
-from recsys.models.loading import LanguageModel
-from recsys.models.settings import AdapterCard, LoraSettings
 from verbalize.optimize.checkpoints import ResumableTrainer
-from verbalize.optimize.curves import OnStep
+from verbalize.optimize.curves import LogCurves
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
-from verbalize.optimize.settings import LimitsConfig, TrainConfig
 from verbalize.optimize.shared_prefix import SharedPrefixTrainer
-from verbalize.optimize.training import Judge, Run, TrainResult, Validation, rows_digest, trainable_policy
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, rollout_rows, rows_digest
+from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.rewrite import (
     RewriteConfig,
     RewriteVerbalizer,
@@ -38,48 +36,36 @@ class RewriteGRPOTrainer(ResumableTrainer, SharedPrefixTrainer, GRPOTrainer):
         return prompt_ids(prompts, self._tokenizer), None, {}
 
 
-def train_rewrites(
-    lm: LanguageModel,
-    inputs: pl.DataFrame,
-    score: ScoreFunction,
-    config: TrainConfig,
-    folder: Path,
-    *,
-    card: AdapterCard,
-    rewrite: RewriteConfig | None = None,
-    lora: LoraSettings | None = None,
-    limits: LimitsConfig | None = None,
-    validation: Validation | None = None,
-    on_step: OnStep | None = None,
-) -> TrainResult:
-    """GRPO on free rewriting; parameters as in `train_actions`. Prompt and text lengths come from `rewrite`."""
-    rewrite = rewrite or RewriteConfig()
-    model = trainable_policy(lm, lora or LoraSettings(), config.seed)
-    fitted, _ = fit_to_budget(inputs, lm.tokenizer, rewrite)
-    rows = [
-        {"example_id": key, "prompt": chat}
-        for key, chat in zip(fitted["example_id"], rewrite_messages(fitted, rewrite), strict=True)
-    ]
-    run = Run(model, config, folder, {"prompts": rows_digest(rows)}, on_step)
+def train_rewrites(job: Job, score: ScoreFunction, rewrite: RewriteConfig | None = None) -> TrainResult:
+    """GRPO on free rewriting. Prompt and text lengths come from `rewrite`. See `training` for resumption."""
+    config, rewrite = job.config, rewrite or RewriteConfig()
+    policy = job.policy()
+    rows = rewrite_rows(job, rewrite)
+    run = Run(job, policy.model, {"prompts": rows_digest(rows)})
     if (result := run.finished()) is not None:
         return result
 
-    def make_trainer(args: GRPOConfig, dataset: Dataset, callbacks: list[Any]) -> RewriteGRPOTrainer:
-        reward = rollout_reward(texts_of, score, config.group_size, folder / "rollouts")
+    def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> RewriteGRPOTrainer:
         return RewriteGRPOTrainer(
-            model=model,
-            reward_funcs=reward,
-            args=args,
+            model=policy.model,
+            reward_funcs=rollout_reward(texts_of, score, config.group_size, job.folder / "rollouts"),
+            args=grpo_config(config, job.folder, rewrite.max_new_tokens),
             train_dataset=dataset,
             callbacks=callbacks,
-            processing_class=lm.tokenizer,
+            processing_class=job.lm.tokenizer,
             shared_prefix=config.shared_prefix,
             prompts_per_forward=config.prompts_per_forward,
         )
 
-    policy = LanguageModel(model, lm.tokenizer, lm.name, lm.digest, lm.base_digest)
-    judge = rewrite_judge(RewriteVerbalizer(policy, rewrite), validation.inputs) if validation else None
-    return run.train(make_trainer, rows, rewrite.max_new_tokens, limits or LimitsConfig(), validation, judge, card)
+    judge = rewrite_judge(RewriteVerbalizer(policy, rewrite), job.validation.inputs) if job.validation else None
+    return run.train(make_trainer, rollout_rows(rows, config), LogCurves(run.curves), judge)
+
+
+def rewrite_rows(job: Job, rewrite: RewriteConfig) -> list[dict[str, Any]]:
+    """example_id and prompt (a chat within its budget) of the training examples."""
+    fitted, _ = fit_to_budget(job.inputs, job.lm.tokenizer, rewrite)
+    chats = rewrite_messages(fitted, rewrite)
+    return [{"example_id": key, "prompt": chat} for key, chat in zip(fitted["example_id"], chats, strict=True)]
 
 
 def texts_of(

@@ -22,6 +22,10 @@ class LimitsConfig:
     """Mean share, over the window, of groups whose rewards are all equal: such groups carry no gradient."""
     window: int = 10
 
+    def without_rollouts(self) -> "LimitsConfig":
+        """Only `max_kl`: the others judge rollouts, and DPO draws none while it trains."""
+        return LimitsConfig(self.max_kl, min_entropy=None, max_completion_length=None, max_dead_groups=None)
+
 
 @dataclass(frozen=True)
 class TrainConfig:

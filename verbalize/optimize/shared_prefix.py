@@ -25,8 +25,13 @@ from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, th
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = {torch.float32: 1e-3}
-"""Largest difference of a token's log-probability to stock, in nats; other types of weights may differ by 0.1."""
+TOLERANCE, ROUNDED_TOLERANCE = 1e-3, 0.1
+"""Largest difference of a token's log-probability to stock, in nats: float32 weights, and those of fewer bits."""
+TOKEN_BUDGET = 8192
+"""Tokens of one forward pass of the loss; only memory depends on it."""
+PROMPTS_DECODED = 4
+"""Prompts that generate together at the least: no gradients, so even a CPU has the memory; more where a loss takes more
+of them (`prompts_per_forward`)."""
 
 
 class SharedPrefixTrainer(WholeGroups):
@@ -37,10 +42,9 @@ class SharedPrefixTrainer(WholeGroups):
         *args: Any,
         shared_prefix: bool = True,
         prompts_per_forward: int = 1,
-        token_budget: int = 8192,
         **kwargs: Any,
     ) -> None:
-        self.prompts_per_forward, self.token_budget = prompts_per_forward, token_budget
+        self.prompts_decoded = max(PROMPTS_DECODED, prompts_per_forward)
         self._dead: Tensor | None = None
         self._unchecked = {"loss", "rollouts"}
         super().__init__(*args, **kwargs)
@@ -78,7 +82,7 @@ class SharedPrefixTrainer(WholeGroups):
                 trainer.max_completion_length,
                 trainer.eos_token_ids,
                 process_of(trainer.args),
-                rows_per_batch=max(self.prompts_per_forward, trainer.args.per_device_train_batch_size),
+                rows_per_batch=self.prompts_decoded,
             )
         completions: list[list[int]] = [[] for _ in prompt_ids]
         for (_, members), drawn in zip(groups, samples, strict=True):
@@ -142,7 +146,7 @@ class SharedPrefixTrainer(WholeGroups):
                 values = packed_tokens(
                     model,
                     [PackedRequest(prompt, [completions[index] for index in members]) for prompt, members in some],
-                    self.token_budget,
+                    TOKEN_BUDGET,
                     temperature=trainer.temperature,
                     entropies=entropies,
                     entropy_gradients=trainer._entropy_bonus_enabled,
@@ -171,8 +175,8 @@ class SharedPrefixTrainer(WholeGroups):
     def _compare(self, what: str, ours: list[Tensor], stock: list[Tensor]) -> None:
         trainer: Any = self
         worst = max(float((a.detach().cpu().float() - b).abs().max()) for a, b in zip(ours, stock, strict=True))
-        kind = next(trainer.model.parameters()).dtype
-        if not worst <= TOLERANCE.get(kind, 0.1):
+        exact = next(trainer.model.parameters()).dtype == torch.float32
+        if not worst <= (TOLERANCE if exact else ROUNDED_TOLERANCE):
             self._fall_back(f"log-probabilities in the {what} differ from stock by {worst:.2g} nats")
 
     def _fall_back(self, reason: str) -> None:

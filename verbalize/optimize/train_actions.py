@@ -1,19 +1,16 @@
 """Train the action policy: inputs to prompts, rollouts to executed texts, greedy texts on validation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import polars as pl
 import torch
 from datasets import Dataset
-from trl import GRPOConfig
+from transformers import TrainerCallback
 
-from recsys.models.loading import LanguageModel
-from recsys.models.settings import AdapterCard, LoraSettings
 from verbalize.optimize.action_trainer import ActionGRPOTrainer
-from verbalize.optimize.curves import OnStep
+from verbalize.optimize.curves import LogCurves
 from verbalize.optimize.policy import (
     ActionPolicyVerbalizer,
     entropy,
@@ -25,62 +22,49 @@ from verbalize.optimize.policy import (
 )
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
-from verbalize.optimize.settings import LimitsConfig, TrainConfig
-from verbalize.optimize.training import Judge, Run, TrainResult, Validation, rows_digest, trainable_policy
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, rollout_rows, rows_digest
+from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.actions import ActionConfig, action_prompts, execute
 
 
-def train_actions(
-    lm: LanguageModel,
-    inputs: pl.DataFrame,
-    score: ScoreFunction,
-    config: TrainConfig,
-    folder: Path,
-    *,
-    card: AdapterCard,
-    actions: ActionConfig | None = None,
-    lora: LoraSettings | None = None,
-    limits: LimitsConfig | None = None,
-    validation: Validation | None = None,
-    on_step: OnStep | None = None,
-) -> TrainResult:
-    """GRPO on the slot policy of `lm`, from the adapter it came with (a warm start) or a fresh one.
-
-    `inputs`: example_id, cutoff_time, history of the training examples. `lm.model` is trained in place and left at the
-    best policy: do not share its weights with the recommender behind `score`. See `training` for resumption.
-    """
-    actions = actions or ActionConfig()
-    model = trainable_policy(lm, lora or LoraSettings(), config.seed)
-    policy = ActionPolicyVerbalizer(
-        LanguageModel(model, lm.tokenizer, lm.name, lm.digest, lm.base_digest),
-        actions,
-        prompt_budget=config.prompt_budget,
-        prompts_per_forward=config.prompts_per_forward,
-    )
-    fitted, _ = policy.fit(inputs)
-    prompts = action_prompts(fitted, actions)
+def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None = None) -> TrainResult:
+    """GRPO on the slot policy. See `training` for resumption."""
+    config = job.config
+    policy = action_policy(job, actions or ActionConfig())
+    model = policy.lm.model
+    fitted, _ = policy.fit(job.inputs)
+    prompts = action_prompts(fitted, policy.config)
     rows = [{"example_id": key, "prompt": prompt} for key, prompt in zip(fitted["example_id"], prompts, strict=True)]
-    run = Run(model, config, folder, {"prompts": rows_digest(rows)}, on_step)
+    run = Run(job, model, {"prompts": rows_digest(rows)})
     if (result := run.finished()) is not None:
         return result
+    # One token per event; only `dr_grpo` reads the length, as its constant divisor.
+    longest = int(fitted["history"].list.len().max() or 1)  # type: ignore[arg-type]
 
-    def make_trainer(args: GRPOConfig, dataset: Dataset, callbacks: list[Any]) -> ActionGRPOTrainer:
-        reward = rollout_reward(Executor(fitted, policy), score, config.group_size, folder / "rollouts")
+    def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> ActionGRPOTrainer:
         return ActionGRPOTrainer(
             model=model,
-            reward_funcs=reward,
-            args=args,
+            reward_funcs=rollout_reward(Executor(fitted, policy), score, config.group_size, job.folder / "rollouts"),
+            args=grpo_config(config, job.folder, longest),
             train_dataset=dataset,
             callbacks=callbacks,
-            processing_class=lm.tokenizer,
+            processing_class=job.lm.tokenizer,
             tokens=policy.tokens,
             prompts_per_forward=config.prompts_per_forward,
         )
 
-    judge = action_judge(policy, validation.inputs) if validation else None
-    # One token per event; only `dr_grpo` reads the length, as its constant divisor.
-    longest = int(fitted["history"].list.len().max() or 1)  # type: ignore[arg-type]
-    return run.train(make_trainer, rows, longest, limits or LimitsConfig(), validation, judge, card)
+    judge = action_judge(policy, job.validation.inputs) if job.validation else None
+    return run.train(make_trainer, rollout_rows(rows, config), LogCurves(run.curves), judge)
+
+
+def action_policy(job: Job, actions: ActionConfig) -> ActionPolicyVerbalizer:
+    """The policy that a job trains, as a verbalizer."""
+    return ActionPolicyVerbalizer(
+        job.policy(),
+        actions,
+        prompt_budget=job.config.prompt_budget,
+        prompts_per_forward=job.config.prompts_per_forward,
+    )
 
 
 class Executor:

@@ -7,17 +7,15 @@ the one the run started with: it is the reference of the KL, and its weights are
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import PrinterCallback
-from trl import GRPOConfig
+from transformers import PrinterCallback, TrainerCallback
 
 from recsys.errors import InputError
 from recsys.models.adapters import add_lora, save_adapter
@@ -26,13 +24,15 @@ from recsys.models.settings import AdapterCard, LoraSettings
 from recsys.seeding import rng, stable_hash
 from recsys.storage import read_json, replacing, write_json, write_parquet
 from verbalize.optimize.checkpoints import FiniteGradients, ResumableTrainer, last_complete, step_of
-from verbalize.optimize.curves import Curves, LogCurves, OnStep, Validate
+from verbalize.optimize.curves import Curves, OnStep, Validate
 from verbalize.optimize.limits import StopAtLimits
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
 
 Judge = Callable[[], tuple[list[str], dict[str, float]]]
 """-> greedy texts of the validation examples under the present weights, and diagnostics of the policy there."""
+
+MakeTrainer = Callable[[Dataset, list[TrainerCallback]], ResumableTrainer]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,29 @@ class Validation:
 
     inputs: pl.DataFrame
     score: ScoreFunction
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every training of a policy is given, whatever its method and its kind of policy."""
+
+    lm: LanguageModel
+    """Trained in place, from the adapter it came with (a warm start) or a fresh one, and left at the best policy: do
+    not share its weights with the recommender behind the reward."""
+    inputs: pl.DataFrame
+    """example_id, cutoff_time, history of the training examples."""
+    config: TrainConfig
+    folder: Path
+    card: AdapterCard
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Of the fresh adapter."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    validation: Validation | None = None
+    on_step: OnStep | None = None
+
+    def policy(self) -> LanguageModel:
+        """The model, ready to be trained."""
+        return replace(self.lm, model=trainable_policy(self.lm, self.lora, self.config.seed))
 
 
 @dataclass(frozen=True)
@@ -65,46 +88,6 @@ def trainable_policy(lm: LanguageModel, lora: LoraSettings, seed: int) -> PeftMo
     return model
 
 
-def grpo_config(config: TrainConfig, folder: Path, completion_length: int) -> GRPOConfig:
-    """TRL's settings: a generation per optimizer step (or per `iterations` of them), whole groups per micro-batch."""
-    accumulation = config.prompts_per_step // config.prompts_per_forward
-    return GRPOConfig(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        seed=config.seed,
-        data_seed=config.seed,
-        per_device_train_batch_size=config.group_size * config.prompts_per_forward,
-        gradient_accumulation_steps=accumulation,
-        steps_per_generation=accumulation,
-        num_generations=config.group_size,
-        num_iterations=config.iterations,
-        shuffle_dataset=False,
-        max_completion_length=completion_length,
-        temperature=config.temperature,
-        beta=config.beta,
-        epsilon=config.epsilon,
-        loss_type=config.loss_type,
-        scale_rewards=config.scale_rewards,
-        entropy_coef=config.entropy_bonus,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup_steps,
-        max_grad_norm=config.max_grad_norm,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-    )
-
-
 def prompt_order(count: int, needed: int, seed: int) -> list[int]:
     """`needed` row indices: one seeded shuffle of all rows after another: a longer run only appends.
 
@@ -117,16 +100,20 @@ def prompt_order(count: int, needed: int, seed: int) -> list[int]:
     return order[:needed]
 
 
+def rollout_rows(rows: Sequence[Mapping[str, Any]], config: TrainConfig) -> list[Mapping[str, Any]]:
+    """The prompts of all generations, in their order."""
+    needed = config.steps // config.iterations * config.prompts_per_step
+    return [rows[index] for index in prompt_order(len(rows), needed, config.seed)]
+
+
 class Run:
     """One training run in one folder: identity, curves, validation, selection of the best policy."""
 
-    def __init__(
-        self, model: PeftModel, config: TrainConfig, folder: Path, identity: Mapping[str, Any], on_step: OnStep | None
-    ) -> None:
-        self.model, self.config, self.folder = model, config, folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, job: Job, model: PeftModel, identity: Mapping[str, Any]) -> None:
+        self.job, self.model, self.config, self.folder = job, model, job.config, job.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._check_identity(dict(identity))
-        self.curves = Curves(folder / "curves.jsonl", on_step)
+        self.curves = Curves(self.folder / "curves.jsonl", job.on_step)
 
     def finished(self) -> TrainResult | None:
         """The recorded result, unless it stopped short of the steps now asked for."""
@@ -136,37 +123,35 @@ class Run:
 
     def train(
         self,
-        make_trainer: Callable[[GRPOConfig, Dataset, list[Any]], ResumableTrainer],
+        make_trainer: MakeTrainer,
         rows: Sequence[Mapping[str, Any]],
-        completion_length: int,
-        limits: LimitsConfig,
-        validation: Validation | None,
+        log: TrainerCallback,
         judge: Judge | None,
-        card: AdapterCard,
     ) -> TrainResult:
-        """Train to the last step or the first broken limit; `rows` are the dataset's (prompt, example_id)."""
+        """Train TRL's trainer on `rows`, in their order, to the last step or the first broken limit.
+
+        `log` adds the steps' records to `curves`. The model must be as the run found it first.
+        """
         checkpoint = last_complete(self.folder)
         self.curves.rewind(step_of(checkpoint) if checkpoint else -1)
-        needed = self.config.steps // self.config.iterations * self.config.prompts_per_step
-        order = prompt_order(len(rows), needed, self.config.seed)
-        stop, finite = StopAtLimits(limits, self.curves.records), FiniteGradients()
-        callbacks: list[Any] = [LogCurves(self.curves), stop, finite]
-        evaluate = self._evaluator(validation, judge) if validation and judge else None
+        stop, finite = StopAtLimits(self.job.limits, self.curves.records, self.config.iterations), FiniteGradients()
+        callbacks: list[TrainerCallback] = [log, stop, finite]
+        evaluate = self._evaluator(judge)
         if evaluate:
             callbacks.append(Validate(evaluate, self.config.eval_every))
-        trainer = make_trainer(
-            grpo_config(self.config, self.folder, completion_length),
-            Dataset.from_list([dict(rows[index]) for index in order]),
-            callbacks,
-        )
+        trainer = make_trainer(Dataset.from_list([dict(row) for row in rows]), callbacks)
         finite.trainer = trainer
         trainer.remove_callback(PrinterCallback)  # type: ignore[attr-defined]  # the log is `curves`, not stdout
         if evaluate and checkpoint is None:
             evaluate(0)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)  # type: ignore[attr-defined]
-        return self._finish(trainer.state.global_step, stop.reason, card)
+        return self._finish(trainer.state.global_step, stop.reason)
 
-    def _evaluator(self, validation: Validation, judge: Judge) -> Callable[[int], None]:
+    def _evaluator(self, judge: Judge | None) -> Callable[[int], None] | None:
+        """Judges the policy of a step and keeps it; None without validation examples."""
+        validation = self.job.validation
+        if validation is None or judge is None:
+            return None
         ids = validation.inputs["example_id"].to_list()
 
         def evaluate(step: int) -> None:
@@ -199,7 +184,7 @@ class Run:
     def _policy_file(self, step: int) -> Path:
         return self.folder / "policies" / f"step-{step:05d}.safetensors"
 
-    def _finish(self, steps: int, reason: str | None, card: AdapterCard) -> TrainResult:
+    def _finish(self, steps: int, reason: str | None) -> TrainResult:
         judged = self.curves.of_kind("validation")
         best = max(judged, key=lambda record: (record["reward"], -record["step"]), default=None)
         if "ref" in self.model.peft_config:
@@ -207,7 +192,7 @@ class Run:
         if best is not None:
             set_peft_model_state_dict(self.model, load_file(self._policy_file(best["step"])), adapter_name="default")
         self.model.eval()
-        adapter = save_adapter(self.model, self.folder / "adapter", card)
+        adapter = save_adapter(self.model, self.folder / "adapter", self.job.card)
         result = TrainResult(
             adapter=adapter.name,
             best_step=best["step"] if best else steps,

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from recsys.comparison import compare
+from recsys.controls import surviving_gain
 from recsys.errors import InputError
 from recsys.headroom import pool_headroom
 from recsys.seeding import rng
@@ -74,6 +75,32 @@ def relative_difference(
 ) -> Estimate:
     """mean(a) / mean(b) - 1, a fraction: 0.93 is +93%."""
     return _compare(table, a, b, metric, True, resamples, seed)
+
+
+def surviving_share(
+    table: pl.DataFrame,
+    learned: str,
+    shuffled: str,
+    baseline: str,
+    metric: str = "recall@1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """(shuffled - baseline) / (learned - baseline): the share of a gain that is left when texts change owners.
+
+    Raises InputError where no gain is shown: a share of nothing has no interval.
+    """
+    rows = _decisions(table, [learned, shuffled, baseline])
+    first, other, last = ((arm, _RECOMMENDER) for arm in (learned, shuffled, baseline))
+    found = surviving_gain(rows, first, other, last, metric, resamples=resamples, seed=seed)
+    gain = compare(rows, first, last, metric, resamples=resamples, seed=seed)
+    if gain.low <= 0 or not math.isfinite(found.high):
+        raise InputError(
+            f"gain of {learned} over {baseline}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+            "is not shown, so there is no share of it to survive",
+            "the difference itself is the result",
+        )
+    return Estimate(found.share, found.low, found.high, gain.n, gain.n_effective, _seeds(rows))
 
 
 def headroom(
@@ -240,6 +267,7 @@ ESTIMATORS: dict[str, Callable[..., Estimate]] = {
     for f in (
         paired_difference,
         relative_difference,
+        surviving_share,
         headroom,
         mean_difference,
         ratio_of_means,

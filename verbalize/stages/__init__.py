@@ -1,5 +1,5 @@
-"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, warm_start], train, evaluate,
-[oracle], report.
+"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, experience, warm_start], train,
+evaluate, [oracle], report.
 
 Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the
 machinery that decides what runs is `verbalize.pipeline`.
@@ -8,7 +8,7 @@ machinery that decides what runs is `verbalize.pipeline`.
 from verbalize.config import plain
 from verbalize.pipeline import Stage
 from verbalize.recipe import BaselinesConfig, Recipe
-from verbalize.stages import data, evaluate, oracle, policy, pool, recommender, report, templates
+from verbalize.stages import data, evaluate, experience, oracle, policy, pool, recommender, report, templates, transfer
 
 
 def stages_of(recipe: Recipe, command: str) -> list[Stage]:
@@ -23,6 +23,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         "lora": plain(recipe.policy.lora),
         recipe.policy.kind: plain(getattr(recipe.policy, recipe.policy.kind)),
     }
+    if recipe.policy.dtype != "float32":  # a key made before this setting existed still holds
+        policy_config["dtype"] = recipe.policy.dtype
     actions = plain(recipe.policy.actions)
     for settings in (actions, policy_config.get("actions", {})):
         if not settings.get("show_event_type_in_prompt", True):  # a key made before this setting existed still holds
@@ -33,7 +35,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         Stage(
             "examples",
             lambda c: data.run_examples(recipe, c),
-            {"examples": plain(recipe.examples), "slates": recipe.reward.slates},
+            {"examples": data.examples_config(recipe), "slates": recipe.reward.slates},
             ("logs",),
             version=2,
         ),
@@ -56,15 +58,29 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
-    if warm or pooled:
+    if warm or pooled or recipe.experience:
         stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
+    if recipe.experience:
+        stages.append(
+            Stage(
+                "experience",
+                lambda c: experience.run(recipe, c),
+                {**experience.building(recipe), "actions": actions},
+                ("examples", "pool"),
+            )
+        )
+    remembered = ("experience",) if experience.trains(recipe) else ()
     if warm:
         stages.append(
             Stage(
                 "warm_start",
                 lambda c: policy.run_warm_start(recipe, c, command),
-                {"policy": policy_config, "warm_start": plain(recipe.warm_start)},
-                ("examples", "pool"),
+                {
+                    "policy": policy_config,
+                    "warm_start": plain(recipe.warm_start),
+                    **experience.showing(recipe, training=True),
+                },
+                ("examples", "pool", *remembered),
             )
         )
     stages.append(
@@ -78,13 +94,19 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 "limits": plain(recipe.limits),
                 "seeds": list(recipe.seeds),
                 **({"dpo": plain(recipe.dpo)} if recipe.dpo else {}),
+                **({"gepa": recipe.gepa.identity} if recipe.gepa else {}),
+                **experience.showing(recipe, training=True),
             },
-            (*scoring, *(("pool",) if pooled else ()), *(("warm_start",) if warm else ())),
+            (*scoring, *(("pool",) if pooled else ()), *remembered, *(("warm_start",) if warm else ())),
         )
     )
+    if recipe.transfer_from:
+        stages = transfer.borrowed(recipe, stages)
     before = tuple(stage.name for stage in stages)
     evaluation = plain(recipe.evaluation)
     browser, claims = evaluation.pop("example_browser"), evaluation.pop("claims")
+    if against := transfer.identities(evaluation.pop("against")):
+        evaluation["against"] = against
     # Rewording a claim makes a new report, not a new look at the test users.
     evaluation["claims"] = [[claim["id"], claim["kind"], claim["a"], claim["b"]] for claim in claims]
     if recipe.baselines != BaselinesConfig():  # a key made before these settings existed still holds
@@ -93,8 +115,13 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         Stage(
             "evaluate",
             lambda c: evaluate.run(recipe, c),
-            {"evaluation": evaluation, "sample": plain(recipe.sample)},
+            {
+                "evaluation": evaluation,
+                "sample": plain(recipe.sample),
+                **experience.showing(recipe, training=False),
+            },
             before,
+            version=2,
         )
     )
     simulated = recipe.source.kind == "simulator"

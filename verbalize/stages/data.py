@@ -67,6 +67,14 @@ def load_log(folder: Path) -> Log:
     return Log(events, items, engaged=engaged, impressions=read_parquet(shown) if shown.is_file() else None)
 
 
+def examples_config(recipe: Recipe) -> dict[str, Any]:
+    """What examples depend on besides the log; a key made before a limit on the past existed still holds."""
+    described: dict[str, Any] = plain(recipe.examples)
+    if described["past_max"] is None:
+        del described["past_max"]
+    return described
+
+
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
     log = load_log(context.inputs["logs"])

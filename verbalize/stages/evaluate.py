@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -16,13 +16,17 @@ from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
 from verbalize.report.provenance import revision
-from verbalize.stages import baselines, data
+from verbalize.stages import baselines, data, experience
 from verbalize.stages.audits import audits
 from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.stages.templates import load_roles, scripted
+from verbalize.stages.transfer import other_verbalizers
 from verbalize.verbalizers.base import verbalizer_inputs
 from verbalize.verbalizers.compression import log_token_counts, verbalizations_table
+
+if TYPE_CHECKING:
+    from verbalize.experience.verbalizer import Memory
 
 Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one text per example
 
@@ -44,12 +48,14 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         open_test(recipe, context, plan)
 
     recommender = open_recommender(recipe, context.inputs)
-    learned, start = learned_texts(recipe, context, {"evaluated": examples, "report": report})
+    memory = experience.open_memory(recipe, context.inputs)
+    learned, start = learned_texts(recipe, context, {"evaluated": examples, "report": report}, memory)
     texts: Texts = {
         (name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples))
         for name in scripted_names(recipe, context)
     }
     texts |= {(LEARNED, seed): written["evaluated"] for seed, written in learned.items()}
+    texts |= others_texts(recipe, context, examples)
     if recipe.evaluation.shuffled:
         first = recipe.seeds[0]
         texts[SHUFFLED, first] = shuffle_texts_between_users(examples, texts[LEARNED, first], seed=first)
@@ -88,6 +94,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         "roles": load_roles(context),
         "audits": audits(recipe, context.inputs, examples, texts, recommender.candidate_texts),
         "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()},
+        **({} if memory is None else experience.coverage(memory.recall(verbalizer_inputs(examples)))),
         **own_facts(recommender),
     }
 
@@ -99,12 +106,12 @@ def scripted_names(recipe: Recipe, context: Context) -> list[str]:
 
 
 def learned_texts(
-    recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame]
+    recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame], memory: "Memory | None"
 ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
     """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/."""
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
-    for name, seed, make in learned_verbalizers(recipe, context):
+    for name, seed, make in learned_verbalizers(recipe, context, memory):
         path = context.folder / "parts" / f"texts-{name}-{seed}.json"
         if not path.exists():
             verbalizer = make()
@@ -117,6 +124,18 @@ def learned_texts(
             seeds[seed] = written
         context.progress.stage("evaluate", "wrote", f"texts of {name}, seed {seed}")
     return seeds, start
+
+
+def others_texts(recipe: Recipe, context: Context, examples: pl.DataFrame) -> Texts:
+    """Greedy texts of the policies of the runs in `evaluation.against`; kept in parts/."""
+    texts: Texts = {}
+    for name, seed, make in other_verbalizers(recipe.evaluation.against, context.inputs["examples"]):
+        path = context.folder / "parts" / f"texts-{name}-{seed}.json"
+        if not path.exists():
+            write_json(make().verbalize(verbalizer_inputs(examples)), path)
+        texts[name, seed] = read_json(path)
+        context.progress.stage("evaluate", "wrote", f"texts of {name}, seed {seed}")
+    return texts
 
 
 def rank(

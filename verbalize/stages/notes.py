@@ -23,6 +23,7 @@ def sentences(
     if recipe.evaluation.shuffled:
         found.append(shuffled(decisions, recommender, best))
     found += [distinct(context), headroom(context), audited(context), *stops(context)]
+    found += [remembered(recipe, context), transferred(recipe)]
     if "oracle" in context.inputs:
         found += oracle.sentences(context.inputs, recommender, best[0])
     if recipe.examples.discovery_only:
@@ -98,6 +99,28 @@ def stops(context: Context) -> list[str]:
     """Seeds that a configured limit ended early, and why."""
     seeds = facts(context, "train")["seeds"]
     return [f"Seed {seed} stopped early: {one['stop_reason']}" for seed, one in seeds.items() if one["stop_reason"]]
+
+
+def remembered(recipe: Recipe, context: Context) -> str:
+    """What experience there was, and how often any was shown."""
+    if recipe.experience is None:
+        return ""
+    built, shown = facts(context, "experience"), facts(context, "evaluate")
+    when = "at test only" if recipe.experience.use == "test" else "in training and at test"
+    return (
+        f"Experience, {when}: {sum(built['lessons'].values()):,} lessons from {built['examples']:,} training examples; "
+        f"{shown['prompts_with_memory']:,} of {shown['examples']:,} evaluated prompts showed any."
+    )
+
+
+def transferred(recipe: Recipe) -> str:
+    """Whose work was evaluated."""
+    if recipe.transfer_from is None:
+        return ""
+    run = recipe.transfer_from.rstrip("/").rpartition("/")[2]
+    return (
+        f"Nothing was trained here: recommender, policies, experience and choice of templates are those of run {run}."
+    )
 
 
 def facts(context: Context, stage: str) -> Any:

@@ -4,23 +4,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from recsys.errors import InputError
 from recsys.models.settings import AdapterCard
 from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.recipe import LEARNED, Recipe
-from verbalize.report.provenance import revision
-from verbalize.stages import data
+from verbalize.stages import data, experience
+from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
 from verbalize.tracking import open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
-from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
+from verbalize.verbalizers.actions import ActionConfig
+from verbalize.verbalizers.base import Verbalizer
+from verbalize.verbalizers.prompt_format import prompt_format
+from verbalize.verbalizers.rewrite import RewriteConfig
+
+if TYPE_CHECKING:
+    from verbalize.experience.verbalizer import Memory
 
 START = "before_training"
 PROMPTS_PER_FORWARD = 4
@@ -39,12 +46,13 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
     assert config is not None
     pool = read_parquet(context.inputs["pool"] / REWARDS)
     examples = data.training_sample(recipe, context.inputs["examples"])
-    lm = load_language_model(recipe.policy.model, device=recipe.policy.device)
+    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, device=recipe.policy.device)
     model = trainable_policy(lm, recipe.policy.lora, config.seed)
     policy = ActionPolicyVerbalizer(
         replace(lm, model=model), recipe.policy.actions, prompt_budget=recipe.train.prompt_budget
     )
-    fitted, prompts = policy.fit(verbalizer_inputs(examples))
+    (inputs,) = experience.training_inputs(recipe, context, examples)
+    fitted, prompts = policy.fit(inputs)
     actions = candidate_actions(fitted, recipe.policy.actions, recipe.examples.seed)
     targets = (
         hard_targets(pool, actions)
@@ -56,7 +64,8 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
         context.progress.step("warm_start", row["step"], row["of"], f"loss {row['loss']:.3f}")
 
     losses = warm_start(model, prompts, targets, policy.tokens, config, context.folder / "parts", on_step)
-    save_adapter(model, context.folder / ADAPTER, card_of(recipe, lm, command, "The warm start of an action policy."))
+    card = policy_card(recipe, lm, command, "The warm start of an action policy.")
+    save_adapter(model, context.folder / ADAPTER, card)
     write_parquet(pl.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}), context.folder / "loss.parquet")
     chosen = choose_best(pool)["candidate"].value_counts(sort=True)
     return {
@@ -64,26 +73,28 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "best_candidates": dict(chosen.iter_rows()),
+        **experience.coverage(inputs),
     }
 
 
 def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     """GRPO or DPO, one folder seed-N per seed with its adapter, curves and validation texts; tracked as configured."""
     from recsys.models.loading import load_language_model
-    from verbalize.optimize.training import Validation
+    from verbalize.optimize.training import Job, Validation
 
     recommender = open_recommender(recipe, context.inputs)
     examples = data.training_sample(recipe, context.inputs["examples"])
     selection, _ = data.validation_samples(recipe, context.inputs["examples"])
     score = reward_scorer(recipe, context, recommender, examples)
-    validation = Validation(verbalizer_inputs(selection), reward_scorer(recipe, context, recommender, selection))
+    inputs, judged_on = experience.training_inputs(recipe, context, examples, selection)
+    validation = Validation(judged_on, reward_scorer(recipe, context, recommender, selection))
     tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking")
     tracker.config(plain(recipe))
     train = trainer_of(recipe, context, score)
     results = {}
     for place, seed in enumerate(recipe.seeds):
-        lm = load_language_model(recipe.policy.model, adapter=start_adapter(context), device=recipe.policy.device)
-        card = card_of(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
+        lm = load_language_model(recipe.policy.model, recipe.policy.dtype, start_adapter(context), recipe.policy.device)
+        card = policy_card(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
 
         def on_step(row: Mapping[str, Any], seed: int = seed, place: int = place) -> None:
             numbers = {
@@ -99,16 +110,18 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             if isinstance(context.progress, Listener):
                 context.progress.measured("train", row["step"], numbers)
 
-        result = train(
+        job = Job(
             lm,
-            verbalizer_inputs(examples),
-            config=replace(recipe.train, seed=seed),
-            folder=context.folder / f"seed-{seed}",
-            card=card,
-            lora=recipe.policy.lora,
-            validation=validation,
-            on_step=on_step,
+            inputs,
+            replace(recipe.train, seed=seed),
+            context.folder / f"seed-{seed}",
+            card,
+            recipe.policy.lora,
+            recipe.limits,
+            validation,
+            on_step,
         )
+        result = train(job)
         results[str(seed)] = asdict(result)
         judged = context.folder / f"seed-{seed}" / "validation" / f"step-{result.best_step:05d}.parquet"
         tracker.table(f"seed{seed}/validation_texts", read_parquet(judged).to_dicts())
@@ -117,12 +130,20 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
         "seeds": results,
+        **experience.coverage(inputs),
         **own_facts(recommender),
     }
 
 
 def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callable[..., Any]:
-    """What trains this recipe's policy, with what belongs to that method and kind of policy alone."""
+    """What trains a job of this recipe, with what belongs to its method and kind of policy alone."""
+    if recipe.gepa:
+        from verbalize.optimize.prompt_evolution import evolve_instruction
+        from verbalize.optimize.reflection import reflection_model
+
+        return partial(
+            evolve_instruction, score=score, gepa=recipe.gepa, rewrite=recipe.policy.rewrite, reflect=reflection_model
+        )
     if recipe.policy.kind == "rewrite" and recipe.dpo:
         from verbalize.optimize.dpo_rewrites import train_rewrite_preferences
 
@@ -130,7 +151,7 @@ def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callab
     if recipe.policy.kind == "rewrite":
         from verbalize.optimize.rewrite_trainer import train_rewrites
 
-        return partial(train_rewrites, score=score, rewrite=recipe.policy.rewrite, limits=recipe.limits)
+        return partial(train_rewrites, score=score, rewrite=recipe.policy.rewrite)
     if recipe.dpo:
         from verbalize.optimize.dpo_actions import train_action_preferences
 
@@ -140,11 +161,10 @@ def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callab
             pool_seed=recipe.examples.seed,
             dpo=recipe.dpo,
             actions=recipe.policy.actions,
-            limits=recipe.limits,
         )
     from verbalize.optimize.train_actions import train_actions
 
-    return partial(train_actions, score=score, actions=recipe.policy.actions, limits=recipe.limits)
+    return partial(train_actions, score=score, actions=recipe.policy.actions)
 
 
 def start_adapter(context: Context) -> str | None:
@@ -152,42 +172,74 @@ def start_adapter(context: Context) -> str | None:
     return str(context.inputs["warm_start"] / ADAPTER) if "warm_start" in context.inputs else None
 
 
-def learned_verbalizers(recipe: Recipe, context: Context) -> Iterator[tuple[str, int, Callable[[], Verbalizer]]]:
-    """(name, seed, loader): the policy before reinforcement learning, then the best of every seed."""
-    yield START, 0, partial(open_policy, recipe, start_adapter(context), START)
+def learned_verbalizers(
+    recipe: Recipe, context: Context, memory: "Memory | None" = None
+) -> Iterator[tuple[str, int, Callable[[], Verbalizer]]]:
+    """(name, seed, loader): the policy before reinforcement learning, then the best of every seed; with memory where
+    the recipe has experience (`memory`, else opened here).
+    """
+    memory = experience.open_memory(recipe, context.inputs) if memory is None else memory
+    yield START, 0, partial(open_policy, recipe, start_adapter(context), START, memory)
+    for seed, load in trained_policies(recipe, context.inputs["train"], LEARNED, memory):
+        yield LEARNED, seed, load
+
+
+def trained_policies(
+    recipe: Recipe, folder: Path, name: str, memory: "Memory | None" = None
+) -> Iterator[tuple[int, Callable[[], Verbalizer]]]:
+    """(seed, loader) of the best policy of every seed of a finished train stage in `folder`."""
     for seed in recipe.seeds:
-        folder = context.inputs["train"] / f"seed-{seed}"
-        adapter = folder / read_json(folder / "result.json")["adapter"]
-        yield LEARNED, seed, partial(open_policy, recipe, str(adapter), LEARNED)
+        result = read_json(folder / f"seed-{seed}" / "result.json")
+        if recipe.gepa:
+            evolved = replace(recipe.policy.rewrite, instruction=result["instruction"])
+            prompted = replace(recipe, policy=replace(recipe.policy, rewrite=evolved))
+            yield seed, partial(open_policy, prompted, None, name, memory)
+            continue
+        adapter = folder / f"seed-{seed}" / result["adapter"]
+        yield seed, partial(open_policy, recipe, str(adapter), name, memory)
 
 
-def open_policy(recipe: Recipe, adapter: str | Path | None, name: str) -> Verbalizer:
-    """A saved policy as a verbalizer (greedy)."""
+def open_policy(recipe: Recipe, adapter: str | Path | None, name: str, memory: "Memory | None" = None) -> Verbalizer:
+    """A saved policy as a verbalizer (greedy). Raises InputError when it was trained on another base model, or on
+    prompts of another format.
+    """
     from recsys.models.loading import load_language_model
     from verbalize.optimize.policy import ActionPolicyVerbalizer
     from verbalize.verbalizers.rewrite import RewriteVerbalizer
 
-    lm = load_language_model(recipe.policy.model, adapter=adapter, device=recipe.policy.device)
+    if adapter is not None:
+        _check_prompt(recipe, Path(adapter))
+    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, adapter, recipe.policy.device)
+    policy: Verbalizer
     if recipe.policy.kind == "rewrite":
-        return RewriteVerbalizer(lm, recipe.policy.rewrite)
-    return ActionPolicyVerbalizer(
-        lm,
-        recipe.policy.actions,
-        name=name,
-        prompt_budget=recipe.train.prompt_budget,
-        prompts_per_forward=PROMPTS_PER_FORWARD,
-    )
+        policy = RewriteVerbalizer(lm, recipe.policy.rewrite)
+    else:
+        policy = ActionPolicyVerbalizer(
+            lm,
+            recipe.policy.actions,
+            name=name,
+            prompt_budget=recipe.train.prompt_budget,
+            prompts_per_forward=PROMPTS_PER_FORWARD,
+        )
+    return experience.remembering(policy, memory)
 
 
-def card_of(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
-    """What every adapter of a run says of itself."""
-    return AdapterCard(
-        lm.name,
-        lm.base_digest,
-        recipe.source.path or recipe.source.kind,
-        "train",
-        recipe.licence,
-        command,
-        revision(),
-        note,
-    )
+def policy_card(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
+    """The card of a policy's adapter, which also says what prompts it was trained to answer."""
+    return replace(card_of(recipe, lm, command, note), prompt=prompt_format(_asked(recipe)))
+
+
+def _asked(recipe: Recipe) -> ActionConfig | RewriteConfig:
+    return recipe.policy.rewrite if recipe.policy.kind == "rewrite" else recipe.policy.actions
+
+
+def _check_prompt(recipe: Recipe, adapter: Path) -> None:
+    """Raises InputError when the adapter's card names another format; a card from before it named one is believed."""
+    card = adapter / "card.json"
+    trained, asked = read_json(card).get("prompt") if card.is_file() else "", prompt_format(_asked(recipe))
+    if trained and trained != asked:
+        raise InputError(
+            f"adapter {adapter}",
+            f"was trained on prompts of format {trained}, and policy.{recipe.policy.kind} asks in format {asked}",
+            f"set policy.{recipe.policy.kind} as in the recipe that trained it, or train again",
+        )

@@ -41,7 +41,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         context.progress.step("pool", number + 1, len(texts), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    traits = traits_of(recipe, context, examples)
+    traits = traits_of(recipe, context, examples, executed=True)
     write_parquet(rewarded(recipe, decisions, texts, inputs["example_id"].to_list(), traits), context.folder / REWARDS)
     return {
         "examples": len(examples),
@@ -92,11 +92,11 @@ def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: 
     return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
 
 
-def traits_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> TextTraitsOf:
-    """Compression and faithfulness of texts; executed actions are faithful by construction and are not checked."""
+def traits_of(recipe: Recipe, context: Context, examples: pl.DataFrame, executed: bool = False) -> TextTraitsOf:
+    """Compression and faithfulness of texts; `executed` actions are faithful by construction and are not checked."""
     from verbalize.optimize.traits import text_traits
 
     titles = None
-    if recipe.policy.kind == "rewrite":
+    if recipe.policy.kind == "rewrite" and not executed:
         titles = read_parquet(context.inputs["logs"] / "items.parquet")["title"].to_list()
     return text_traits(examples, length_tokenizer(recipe), titles)

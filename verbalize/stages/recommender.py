@@ -8,23 +8,21 @@ from typing import Any
 import polars as pl
 
 from recsys.logs.slates import draw_slates
-from recsys.models.settings import AdapterCard
 from recsys.recommenders.candidates import render_candidates
 from recsys.recommenders.language import LanguageRecommenderConfig, build_language_recommender
 from recsys.seeding import rng
 from recsys.storage import read_parquet, write_parquet
 from verbalize.config import plain
-from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
+from verbalize.optimize.recommender_settings import METHODS, RecommenderTrainingConfig
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.report.provenance import revision
-from verbalize.stages import data
+from verbalize.stages import data, learned_texts
+from verbalize.stages.cards import card_of
 from verbalize.verbalizers.actions import ActionConfig, execute, history_lengths
 from verbalize.verbalizers.base import verbalizer_inputs
 from verbalize.verbalizers.templates import TemplateVerbalizer
 
 ADAPTER = "adapter"
-METHODS = {"cross_entropy": "cross-entropy", "grpo": "GRPO with rewards +1 and -1"}
 
 
 def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -42,7 +40,13 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     rounds = -(-config.examples // len(examples))
     slates = draw_slates(examples, log, recipe.examples.slate, n_slates=rounds, seed=recipe.examples.seed + 1)
     drawn = {(row[0], row[1]): row[2:] for row in slates.iter_rows()}
-    texts = training_texts(examples, rounds, config, recipe.policy.actions)
+    learned = None
+    if config.learned is not None:
+        written = learned_texts.learned_texts(
+            recipe, config.learned, examples.head(config.examples), context.folder / "parts"
+        )
+        learned = written + [""] * (len(examples) - len(written))  # the others are never shown
+    texts = training_texts(examples, rounds, config, recipe.policy.actions, learned)
     lm = load_language_model(recipe.recommender.model, recipe.recommender.dtype, device=recipe.recommender.device)
     shown = render_candidates(log.items, recipe.candidates)
     frames = LikelihoodRecommender(lm, shown, recipe.recommender)
@@ -63,17 +67,8 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
 
     curve = train_recommender(model, token_slate, config, context.folder / "parts", on_step)
     model.eval()
-    card = AdapterCard(
-        lm.name,
-        lm.base_digest,
-        recipe.source.path or recipe.source.kind,
-        "train",
-        recipe.licence,
-        command,
-        revision(),
-        f"A recommender: {METHODS[config.method]} over slates on log-probability ratios.",
-    )
-    save_adapter(model, context.folder / ADAPTER, card)
+    note = f"A recommender: {METHODS[config.method]} over slates on log-probability ratios."
+    save_adapter(model, context.folder / ADAPTER, card_of(recipe, lm, command, note))
     write_parquet(pl.DataFrame(curve), context.folder / "curve.parquet")
     last = pl.DataFrame(curve).tail(max(1, len(curve) // 4))
     return {
@@ -85,11 +80,18 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
 
 
 def training_texts(
-    examples: pl.DataFrame, rounds: int, config: RecommenderTrainingConfig, actions: ActionConfig
+    examples: pl.DataFrame,
+    rounds: int,
+    config: RecommenderTrainingConfig,
+    actions: ActionConfig,
+    learned: list[str] | None = None,
 ) -> list[list[str]]:
-    """Texts by round and example: templates in equal shares, and random keep/drop x metadata actions."""
+    """Texts by round and example: templates and, where given, learned texts in equal shares, and random keep/drop x
+    metadata actions.
+    """
     inputs = verbalizer_inputs(examples)
     templated = [TemplateVerbalizer(name).verbalize(inputs) for name in config.templates]
+    templated += [] if learned is None else [learned]
     lengths = history_lengths(inputs, actions)
     rows = []
     for turn in range(rounds):
@@ -127,6 +129,9 @@ def training_identity(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide the trained adapter; a key made before there were several methods still holds."""
     assert recipe.recommender_training is not None
     described = dict(plain(recipe.recommender_training))
+    folder = described.pop("learned")
+    if folder is not None:
+        described["learned"] = learned_texts.identity(recipe, folder)
     if described["method"] == "cross_entropy":
         for name in ("method", "answers", "scale_advantages"):
             del described[name]

@@ -112,7 +112,8 @@ def comparisons(
     shown = [Shown(statements[name], one, mde, adjusted[name]) for name, one in primary.items()]
     whole = {claim.id for claim in recipe.evaluation.claims if claim.targets == "all"}
     done = {(one.a, one.b) for name, one in primary.items() if name in whole and not one.relative}
-    others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.baselines]
+    others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.against]
+    others += recipe.evaluation.baselines
     for name in dict.fromkeys([*others, *([SHUFFLED] if recipe.evaluation.shuffled else [])]):
         one = against(LEARNED, name)
         if (one.a, one.b) not in done:

@@ -18,7 +18,7 @@ import polars as pl
 
 from recsys.errors import InputError
 from verbalize.verbalizers import template_expressions as expressions
-from verbalize.verbalizers.base import guard_inputs
+from verbalize.verbalizers.base import guard_inputs, memories
 from verbalize.verbalizers.sanitise import sanitise_history
 
 DROP, DROP_METADATA, KEEP, KEEP_METADATA = range(4)
@@ -98,9 +98,9 @@ def history_lengths(inputs: pl.DataFrame, config: ActionConfig) -> list[int]:
 def action_prompts(inputs: pl.DataFrame, config: ActionConfig) -> list[str]:
     """B prompts, each with exactly H_b slots.
 
-    Layout: instruction, profile of the shown history, then "3d ago, Heat (1995; Action, Crime), rated 4.0 ->" per
-    event. The age of an event needs `cutoff_time`; both are known before the target. An empty history gives the
-    instruction and the profile of nothing.
+    Layout: instruction, memory where the inputs hold any, profile of the shown history, then "3d ago, Heat (1995;
+    Action, Crime), rated 4.0 ->" per event. The age of an event needs `cutoff_time`; both are known before the target.
+    An empty history gives the instruction and the profile of nothing.
     """
     inputs = guard_inputs(inputs).with_columns(history=shown_history(config))
     history = pl.col("history")
@@ -126,7 +126,11 @@ def action_prompts(inputs: pl.DataFrame, config: ActionConfig) -> list[str]:
     )
     profiles = inputs.select(expressions.profile(history, ratings=config.show_rating_in_prompt)).to_series()
     bodies = _per_row(lines, "line", len(inputs))
-    return [f"{config.instruction}\n{profile}\n{body}" for profile, body in zip(profiles, bodies, strict=True)]
+    remembered = [f"{text}\n" if text else "" for text in memories(inputs)]
+    return [
+        f"{config.instruction}\n{memory}{profile}\n{body}"
+        for memory, profile, body in zip(remembered, profiles, bodies, strict=True)
+    ]
 
 
 def execute(inputs: pl.DataFrame, actions: Sequence[Sequence[int]], config: ActionConfig) -> list[str]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from recsys.errors import InputError
 from recsys.models.chat import encode_chat
-from verbalize.verbalizers.base import guard_inputs
+from verbalize.verbalizers.base import guard_inputs, memories, without_memory
 from verbalize.verbalizers.budget import fit_to_budget as fit_histories
 from verbalize.verbalizers.templates import template
 
@@ -58,10 +58,16 @@ class RewriteConfig:
 
 
 def rewrite_messages(inputs: pl.DataFrame, config: RewriteConfig) -> list[list[dict[str, str]]]:
-    """B inputs -> B chats of one user message: the instruction, an empty line, the log (oldest event first)."""
+    """B inputs -> B chats of one user message: the instruction, an empty line, the log (oldest event first). Memory,
+    where the inputs hold any, stands before it as the system message.
+    """
     log = template(LOG_TEMPLATE).expression(recent=config.max_events)
     logs = guard_inputs(inputs).select(log=log).to_series()
-    return [[{"role": "user", "content": f"{config.instruction}\n\n{text}"}] for text in logs]
+    chats = [[{"role": "user", "content": f"{config.instruction}\n\n{text}"}] for text in logs]
+    return [
+        [*([{"role": "system", "content": memory}] if memory else []), *chat]
+        for memory, chat in zip(memories(inputs), chats, strict=True)
+    ]
 
 
 def prompt_ids(messages: Sequence[list[dict[str, str]]], tokenizer: Any) -> list[list[int]]:
@@ -75,11 +81,12 @@ def prompt_ids(messages: Sequence[list[dict[str, str]]], tokenizer: Any) -> list
 def fit_to_budget(inputs: pl.DataFrame, tokenizer: Any, config: RewriteConfig) -> tuple[pl.DataFrame, dict[str, int]]:
     """Histories cut to the most recent events whose chat prompt fits `config.prompt_tokens`, and counts (see `budget`).
 
-    Raises InputError when even one event does not fit.
+    Memory has a budget of its own and is not counted: the same events are shown with and without it. Raises InputError
+    when even one event does not fit.
     """
     return fit_histories(
         guard_inputs(inputs),
-        lambda rows: [len(ids) for ids in prompt_ids(rewrite_messages(rows, config), tokenizer)],
+        lambda rows: [len(ids) for ids in prompt_ids(rewrite_messages(without_memory(rows), config), tokenizer)],
         config.prompt_tokens,
         keep_at_most=config.max_events,
     )
