@@ -11,7 +11,8 @@ from verbalize.verbalizers.actions import CONSTANT_POLICIES
 from verbalize.verbalizers.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = sorted((ROOT / "experiments").glob("*.yaml"))
+TABLE = ROOT / "experiments" / "paper_table.yaml"  # of recipes: see test_tables_planning
+COMMITTED = [path for path in sorted((ROOT / "experiments").glob("*.yaml")) if path != TABLE]
 DEMO = ROOT / "experiments" / "demo.yaml"
 CLAIM = "{id: a.b, statement: s, a: learned, b: %s}"
 
