@@ -58,7 +58,8 @@ def shuffled(decisions: pl.DataFrame, recommender: str, best: tuple[str, str]) -
     if left.gain <= 0:
         return f"{gain}, so there is none to survive."
     verdict = " (more than half: the claim fails)" if left.fails else ""
-    return f"{gain}; with texts handed to other users {left.share:.0%} of it survives{verdict}."
+    share = f"{left.share:.0%}" if left.share > 0 else "none"
+    return f"{gain}; with texts handed to other users {share} of it survives{verdict}."
 
 
 def distinct(context: Context) -> str:
