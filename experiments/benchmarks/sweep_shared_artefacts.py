@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--selection", type=int, default=6, help="examples that each text is scored on")
     arguments = parser.parse_args()
-    sweep = load_sweep(arguments.sweep, [f"overrides.sample.selection={arguments.selection}"])
+    sweep = load_sweep(
+        arguments.sweep, [f"overrides.sample.{part}={arguments.selection}" for part in ("selection", "report")]
+    )
     check_space(sweep)
     seconds: dict[str, list[float]] = {"apart": [], "shared": []}
     carry_out(sweep, [draw(sweep.config.space, lambda _, p: random_value(p, rng("warm up")))], True)  # imports, caches
