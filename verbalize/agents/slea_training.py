@@ -35,7 +35,7 @@ from verbalize.experience.library import ExperienceLibrary
 from verbalize.experience.settings import ExperienceConfig
 from verbalize.optimize.checkpoints import FiniteGradients, last_complete, step_of
 from verbalize.optimize.curves import Curves, LogCurves, OnStep
-from verbalize.optimize.training import policy_digest, prompt_order, trainable_policy
+from verbalize.optimize.training import check_identity, policy_digest, prompt_order, trainable_policy
 
 LIBRARY, ADAPTER, RESULT = "library", "adapter", "result.json"
 
@@ -84,7 +84,7 @@ def train_agent(
         "policy": policy_digest(model),
         "seed": seed,
     }
-    _check_identity(identity, folder)
+    check_identity(identity, folder)
     if (folder / RESULT).exists():
         return AgentResult(**read_json(folder / RESULT))
     policy = LanguageModel(model, lm.tokenizer, lm.name, lm.digest, lm.base_digest)
@@ -221,19 +221,3 @@ def _check_tasks(tasks: Sequence[Task], development: Sequence[Task], training: A
     ids = [task.id for task in [*tasks, *development]]
     if len(set(ids)) != len(ids):
         raise InputError("training and development games", "share games, or name one twice", "use other seeds")
-
-
-def _check_identity(identity: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on in a folder that other settings, games or weights began."""
-    path = folder / "run.json"
-    if not path.exists():
-        write_json(identity, path)
-        return
-    known = read_json(path)
-    changed = sorted(name for name in identity if known.get(name) != identity[name])
-    if changed:
-        raise InputError(
-            f"training folder {folder}",
-            f"was begun with another {', '.join(changed)}",
-            "use another folder, or delete this one to start over",
-        )

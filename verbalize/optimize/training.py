@@ -112,7 +112,8 @@ class Run:
     def __init__(self, job: Job, model: PeftModel, identity: Mapping[str, Any]) -> None:
         self.job, self.model, self.config, self.folder = job, model, job.config, job.folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_identity(dict(identity))
+        started = {"config": asdict(self.config) | {"steps": None}, "policy": policy_digest(self.model)}
+        check_identity({**started, **identity}, self.folder)
         self.curves = Curves(self.folder / "curves.jsonl", job.on_step)
 
     def finished(self) -> TrainResult | None:
@@ -205,21 +206,21 @@ class Run:
         write_json(asdict(result), self.folder / "result.json")
         return result
 
-    def _check_identity(self, identity: dict[str, Any]) -> None:
-        """Refuse to go on in a folder that another configuration, data set or starting policy began."""
-        identity = {"config": asdict(self.config) | {"steps": None}, "policy": policy_digest(self.model), **identity}
-        path = self.folder / "run.json"
-        if not path.exists():
-            write_json(identity, path)
-            return
-        known = read_json(path)
-        changed = sorted(name for name in identity if known.get(name) != identity[name])
-        if changed:
-            raise InputError(
-                f"training folder {self.folder}",
-                f"was begun with another {', '.join(changed)}",
-                "use another folder, or delete this one to start over",
-            )
+
+def check_identity(identity: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on in a folder that another configuration, data set or starting policy began (run.json)."""
+    path = folder / "run.json"
+    if not path.exists():
+        write_json(dict(identity), path)
+        return
+    known = read_json(path)
+    changed = sorted(name for name in identity if known.get(name) != identity[name])
+    if changed:
+        raise InputError(
+            f"training folder {folder}",
+            f"was begun with another {', '.join(changed)}",
+            "use another folder, or delete this one to start over",
+        )
 
 
 def policy_digest(model: PeftModel) -> str:
