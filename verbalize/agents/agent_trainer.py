@@ -90,12 +90,7 @@ class AgentGRPOTrainer(ResumableTrainer, _PortionedSteps, GRPOTrainer):
                 "agents are trained by one",
                 "start it without a distributed launcher",
             )
-        if any(getattr(module, "p", 0) > 0 for module in self.model.modules() if isinstance(module, torch.nn.Dropout)):
-            raise InputError(
-                "a policy with dropout",
-                "would sample from one policy and train another",
-                "set the adapter's dropout to 0",
-            )
+        self.refuse_dropout()
 
     def parts_of(self, batch: TurnBatch) -> list[dict[str, Any]]:
         """The batch's turns as inputs of TRL's loss, in portions.

@@ -33,12 +33,7 @@ class ActionGRPOTrainer(ResumableTrainer, WholeGroups, GRPOTrainer):
                 "do not apply to actions, which have no end token",
                 "leave both off",
             )
-        if any(getattr(module, "p", 0) > 0 for module in self.model.modules() if isinstance(module, torch.nn.Dropout)):
-            raise InputError(
-                "a policy with dropout",
-                "would sample from one policy and train another",
-                "set the adapter's dropout to 0",
-            )
+        self.refuse_dropout()
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict]:
         return encode_texts(self._tokenizer, prompts), None, {}

@@ -33,6 +33,11 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def drops_out(model: torch.nn.Module) -> bool:
+    """Whether any of its dropout layers is active in training."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
 class ResumableTrainer:
     """Mixin before a TRL trainer: whole checkpoints, adapters restored on resume, abort on an infinite loss."""
 
@@ -46,6 +51,15 @@ class ResumableTrainer:
         if not torch.isfinite(loss):
             self.abort(f"loss {loss.item()}")
         return loss
+
+    def refuse_dropout(self) -> None:
+        """Raises InputError for a policy whose log-probabilities would differ from one forward to the next."""
+        if drops_out(self.model):
+            raise InputError(
+                "a policy with dropout",
+                "would sample from one policy and train another",
+                "set the adapter's dropout to 0",
+            )
 
     def abort(self, what: str) -> None:
         """Save the rollouts in use and raise an error that names the file."""

@@ -21,6 +21,7 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper
 
 from recsys.models.branching import Process, sample_branches
 from recsys.models.packed import BranchTokens, PackedRequest, packed_tokens
+from verbalize.optimize.checkpoints import drops_out
 from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, through_forward
 
 logger = logging.getLogger(__name__)
@@ -194,9 +195,7 @@ def needs_stock(trainer: Any) -> str | None:
         f"generation_kwargs {args.generation_kwargs}": bool(args.generation_kwargs),
         "images or tools": trainer._is_vlm or bool(trainer.tools),
         "a router's auxiliary loss": trainer.aux_loss_enabled,
-        "dropout, which would differ between the copies of a prompt": any(
-            isinstance(module, torch.nn.Dropout) and module.p > 0 for module in trainer.model.modules()
-        ),
+        "dropout, which would differ between the copies of a prompt": drops_out(trainer.model),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
