@@ -154,6 +154,9 @@ class WarmStartConfig:
     learning_rate: float = 2e-4
     soft_temperature: float | None = None
     """None imitates each example's best candidate; a number t imitates softmax(margin / t) over its whole pool."""
+    pooled: bool = False
+    """Imitate candidates by how likely each is the best, judged over all users and what returns of a user's own
+    (`pooling`); `soft_temperature` must be null."""
     label_smoothing: float = 0.1
     """Share of the target moved to the uniform distribution, so that no action starts with probability near 0."""
     entropy_bonus: float = 0.02
@@ -174,4 +177,10 @@ class WarmStartConfig:
         if self.soft_temperature is not None and self.soft_temperature <= 0:
             raise InputError(
                 f"warm_start.soft_temperature = {self.soft_temperature}", "must be above 0", "use null for hard targets"
+            )
+        if self.pooled and self.soft_temperature is not None:
+            raise InputError(
+                f"warm_start.soft_temperature = {self.soft_temperature} with pooled: true",
+                "are two ways to weigh the same candidates",
+                "set warm_start.soft_temperature=null",
             )

@@ -1,8 +1,8 @@
 """Warm start: imitate, per training example, the pool's candidates that served the recommender best.
 
-Scores are margins averaged over several slates: the best of a dozen candidates on one slate is mostly luck, and
-imitating luck teaches nothing. Label smoothing and an entropy bonus leave every action some probability, since
-reinforcement learning afterwards can only reinforce what is sampled.
+Scores are margins averaged over several slates, and with `pooled` over users too: the best of a dozen candidates on
+one slate is mostly luck, and imitating luck teaches nothing. Label smoothing and an entropy bonus leave every action
+some probability, since reinforcement learning afterwards can only reinforce what is sampled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from recsys.errors import InputError
 from recsys.seeding import rng
 from recsys.storage import replacing
 from verbalize.optimize.policy import SlotTokens, entropy, slot_logprobs
+from verbalize.optimize.pooling import best_shares
 from verbalize.optimize.settings import WarmStartConfig
 
 Pool = Mapping[str, Sequence[Sequence[int]]]
@@ -47,13 +48,31 @@ def soft_targets(pool: pl.DataFrame, actions: Pool, temperature: float) -> list[
     Temperature -> 0 is `hard_targets`; a large one imitates the pool's average. Events on which good and bad candidates
     agree get that action, events on which only good ones agree are decided by them: credit by weighing, not by luck.
     """
-    targets = []
-    for row, (_, group) in enumerate(pool.group_by("example_id", maintain_order=True)):
-        rewards = group["reward"].to_numpy() / temperature
-        weights = np.exp(rewards - rewards.max())
-        stacked = np.stack([_one_hot(actions[name][row]) for name in group["candidate"]])  # (candidates, H, 4)
-        targets.append(np.einsum("c,cha->ha", weights / weights.sum(), stacked))
-    return targets
+    names, rewards = _table(pool)
+    scaled = (rewards - rewards.max(axis=1, keepdims=True)) / temperature
+    weights = np.exp(scaled)
+    return _mixtures(names, weights / weights.sum(axis=1, keepdims=True), actions)
+
+
+def pooled_targets(pool: pl.DataFrame, users: Sequence[str], actions: Pool, seed: int = 0) -> list[np.ndarray]:
+    """Per example: (H, 4), candidates weighted by how likely each is the best, judged over all users (`pooling`).
+
+    `users`: the user of every example, in the pool's order.
+    """
+    names, rewards = _table(pool)
+    return _mixtures(names, best_shares(rewards, np.array(users), seed=seed), actions)
+
+
+def _table(pool: pl.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Candidates in their order in the pool, and their rewards (N, C), examples in theirs."""
+    wide = pool.pivot(on="candidate", index="example_id", values="reward", maintain_order=True)
+    return wide.columns[1:], wide.drop("example_id").to_numpy()
+
+
+def _mixtures(names: Sequence[str], weights: np.ndarray, actions: Pool) -> list[np.ndarray]:
+    """(N, C) weights -> per example (H, 4)."""
+    stacked = ([_one_hot(actions[name][row]) for name in names] for row in range(len(weights)))
+    return [np.einsum("c,cha->ha", mine, np.stack(some)) for mine, some in zip(weights, stacked, strict=True)]
 
 
 def slot_loss(logprobs: Tensor, target: Tensor, smoothing: float, bonus: float) -> Tensor:

@@ -40,7 +40,7 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
     from recsys.models.loading import load_language_model
     from verbalize.optimize.policy import ActionPolicyVerbalizer
     from verbalize.optimize.training import trainable_policy
-    from verbalize.optimize.warm_start import choose_best, hard_targets, soft_targets, warm_start
+    from verbalize.optimize.warm_start import choose_best, hard_targets, pooled_targets, soft_targets, warm_start
 
     config = recipe.warm_start
     assert config is not None
@@ -54,11 +54,12 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
     (inputs,) = experience.training_inputs(recipe, context, examples)
     fitted, prompts = policy.fit(inputs)
     actions = candidate_actions(fitted, recipe.policy.actions, recipe.examples.seed)
-    targets = (
-        hard_targets(pool, actions)
-        if config.soft_temperature is None
-        else soft_targets(pool, actions, config.soft_temperature)
-    )
+    if config.pooled:
+        targets = pooled_targets(pool, examples["user_id"].to_list(), actions, config.seed)
+    elif config.soft_temperature is not None:
+        targets = soft_targets(pool, actions, config.soft_temperature)
+    else:
+        targets = hard_targets(pool, actions)
 
     def on_step(row: dict[str, Any]) -> None:
         context.progress.step("warm_start", row["step"], row["of"], f"loss {row['loss']:.3f}")
