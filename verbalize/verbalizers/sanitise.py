@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from recsys.logs.codes import distinct, recoded
+from verbalize.verbalizers.by_value import by_value, without_repeats
 
 MAX_CHARS = 120
 UNTITLED = "Untitled"
@@ -58,25 +58,26 @@ def sanitise_title(title: pl.Expr) -> pl.Expr:
     return sanitise_text(title).fill_null(UNTITLED).str.replace(r"^$", UNTITLED)
 
 
-def sanitise_genres(genres: pl.Expr, by_value: bool = False) -> pl.Expr:
+def sanitise_genres(genres: pl.Expr, once: bool = False) -> pl.Expr:
     """A List(String) expression of genres made safe: no comma inside, no empty ones, no repeats; order kept."""
-    safe = _applied(pl.element(), _sanitise_genre, by_value)
-    return genres.list.eval(safe).list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
+    safe = genres.list.eval(_applied(pl.element(), _sanitise_genre, once))
+    safe = safe.list.eval(pl.element().filter(pl.element() != ""))
+    return without_repeats(safe)
 
 
-def sanitise_history(history: pl.Expr, by_value: bool = False) -> pl.Expr:
+def sanitise_history(history: pl.Expr, once: bool = False) -> pl.Expr:
     """A history expression, List(Struct) as in `data_schemas/examples.yaml`, with safe titles, genres, series and event
     types.
 
-    Cost: a few regular expressions per title. `by_value` computes them once per distinct title and looks each event's
+    Cost: a few regular expressions per title. `once` computes them once per distinct title and looks each event's
     up: for millions of events, which repeat one catalogue. A null history becomes an empty one.
     """
     return history.list.eval(
         pl.element().struct.with_fields(
-            title=_applied(pl.field("title"), sanitise_title, by_value).fill_null(UNTITLED),
-            genres=sanitise_genres(pl.field("genres"), by_value),
-            series=_applied(pl.field("series"), sanitise_text, by_value),
-            event_type=_applied(pl.field("event_type"), sanitise_text, by_value),
+            title=_applied(pl.field("title"), sanitise_title, once).fill_null(UNTITLED),
+            genres=sanitise_genres(pl.field("genres"), once),
+            series=_applied(pl.field("series"), sanitise_text, once),
+            event_type=_applied(pl.field("event_type"), sanitise_text, once),
         )
     ).fill_null([])
 
@@ -85,14 +86,8 @@ def _sanitise_genre(genre: pl.Expr) -> pl.Expr:
     return sanitise_text(genre).str.replace_all(r" *, *", "/").str.strip_chars("/ ")
 
 
-def _applied(text: pl.Expr, rule: Callable[[pl.Expr], pl.Expr], by_value: bool) -> pl.Expr:
-    """`rule` of every value; `by_value` once per distinct one, nulls staying null."""
-
-    def ruled(values: pl.Series) -> pl.Series:
-        codes, table = distinct(values)
-        return recoded(codes, table.with_columns(rule(pl.col("text")).alias("safe")), "safe").alias(values.name)
-
-    return text.map_batches(ruled, return_dtype=pl.String, is_elementwise=True) if by_value else rule(text)
+def _applied(text: pl.Expr, rule: Callable[[pl.Expr], pl.Expr], once: bool) -> pl.Expr:
+    return by_value(text, rule) if once else rule(text)
 
 
 def sanitise_titles(titles: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from recsys.errors import InputError
+from verbalize.verbalizers.by_value import by_value, dates
 
 SESSION_GAP_MINUTES = 30
 PROFILE_GENRES = 5
@@ -55,11 +56,11 @@ def event_log_line(title: pl.Expr) -> pl.Expr:
     minutes = (field("duration_s") / 60).round(2).cast(pl.String)
     return pl.concat_str(
         [
-            field("event_time").dt.strftime("%Y%m%d, %A"),
+            dates(field("event_time"), "%Y%m%d, %A"),
             title,
-            field("event_type").str.to_titlecase(),
+            by_value(field("event_type"), lambda kind: kind.str.to_titlecase()),
             pl.concat_str(pl.lit("Duration: "), minutes, pl.lit(" min")),
-            pl.concat_str(pl.lit("rating "), field("rating").round(2).cast(pl.String)),
+            by_value(field("rating"), lambda rating: pl.concat_str(pl.lit("rating "), rating.round(2).cast(pl.String))),
         ],
         separator=", ",
         ignore_nulls=True,
@@ -72,7 +73,7 @@ def event_json() -> pl.Expr:
         "title": field("title"),
         "year": field("year"),
         "genres": pl.when(field("genres").list.len() > 0).then(field("genres")),
-        "date": field("event_time").dt.strftime("%Y-%m-%d"),
+        "date": dates(field("event_time"), "%Y-%m-%d"),
         "event": field("event_type"),
         "rating": field("rating").round(2),
         "duration_s": field("duration_s").round(1),

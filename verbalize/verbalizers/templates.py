@@ -59,12 +59,13 @@ class Template:
         return self.build(_events(history, recent)).fill_null("")
 
 
-def _events(history: str, recent: int | None, by_value: bool = False) -> pl.Expr:
-    return sanitise_history(pl.col(history) if recent is None else pl.col(history).list.tail(recent), by_value)
+def _events(history: str, recent: int | None, once: bool = False) -> pl.Expr:
+    return sanitise_history(pl.col(history) if recent is None else pl.col(history).list.tail(recent), once)
 
 
-def _titles(history: pl.Expr) -> pl.Expr:
-    return expressions.joined(history, expressions.field("title"))
+def _titles(history: pl.Expr, last: int | None = None) -> pl.Expr:
+    titles = history.list.eval(expressions.field("title"))  # a view: cheaper to cut than whole events
+    return (titles if last is None else titles.list.tail(last)).list.join(expressions.EVENT_SEPARATOR)
 
 
 def _titles_metadata(history: pl.Expr) -> pl.Expr:
@@ -124,8 +125,8 @@ TEMPLATES: dict[str, Template] = _registry(
         lambda history: titles_by_series(history, expressions.event_title_with_metadata()),
         METADATA | {"series"},
     ),
-    Template("recent_5", "The 5 most recent titles.", lambda history: _titles(history.list.tail(5)), TITLE),
-    Template("recent_10", "The 10 most recent titles.", lambda history: _titles(history.list.tail(10)), TITLE),
+    Template("recent_5", "The 5 most recent titles.", lambda history: _titles(history, 5), TITLE),
+    Template("recent_10", "The 10 most recent titles.", lambda history: _titles(history, 10), TITLE),
     Template(
         "recent_5_metadata",
         "The 5 most recent titles with metadata.",
@@ -187,7 +188,7 @@ def candidate_texts(inputs: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     Histories are sanitised once, and the templates run side by side. Raises InputError for an unknown name.
     """
     chosen = [template(name) for name in names]
-    safe = guard_inputs(inputs).select(history=_events("history", None, by_value=True))
+    safe = guard_inputs(inputs).select(history=_events("history", None, once=True))
     return safe.select(entry.build(pl.col("history")).fill_null("").alias(entry.name) for entry in chosen)
 
 
@@ -207,5 +208,5 @@ class TemplateVerbalizer:
     def verbalize(self, inputs: pl.DataFrame) -> list[str]:
         """B rows of example_id, cutoff_time, history -> B texts, in row order."""
         # Sanitised once and then read: `expression` alone would sanitise again wherever its text reads the history.
-        safe = guard_inputs(inputs).select(history=_events("history", self.recent, by_value=True))
+        safe = guard_inputs(inputs).select(history=_events("history", self.recent, once=True))
         return safe.select(text=self.template.build(pl.col("history")).fill_null("")).to_series().to_list()
