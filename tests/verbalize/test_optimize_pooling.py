@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from recsys.errors import InputError
 from recsys.seeding import rng
-from verbalize.optimize.pooling import best_shares, reliability
+from verbalize.optimize.pooling import best_shares, own_share
 from verbalize.optimize.settings import WarmStartConfig
 from verbalize.optimize.warm_start import pooled_targets
 
@@ -23,16 +23,11 @@ def planted(taste: float, luck: float, better: float) -> np.ndarray:
     return own + draw.normal(scale=luck, size=(120, 4)) + better * (np.arange(4) == 2)
 
 
-def residuals(rewards: np.ndarray) -> np.ndarray:
-    centred = rewards - rewards.mean(axis=1, keepdims=True)
-    return centred - centred.mean(axis=0)
-
-
 def test_reliability_is_the_planted_share_of_what_returns():
-    assert reliability(residuals(planted(1.0, 1.0, 0.0)), USERS, np.ones(60)) == pytest.approx(0.5, abs=0.12)
-    assert reliability(residuals(planted(0.0, 1.0, 0.0)), USERS, np.ones(60)) < 0.12
-    assert reliability(residuals(planted(1.0, 0.0, 0.0)), USERS, np.ones(60)) == pytest.approx(1.0, abs=1e-9)
-    assert reliability(residuals(planted(1.0, 1.0, 0.0)), np.arange(120), np.ones(120)) == 0.0  # nobody comes twice
+    assert own_share(planted(1.0, 1.0, 0.0), USERS) == pytest.approx(0.5, abs=0.12)
+    assert own_share(planted(0.0, 1.0, 3.0), USERS) < 0.12  # what holds for all users is not anyone's own
+    assert own_share(planted(1.0, 0.0, 0.0), USERS) == pytest.approx(1.0, abs=1e-9)
+    assert own_share(planted(1.0, 1.0, 0.0), np.arange(120)) == 0.0  # nobody comes twice
 
 
 def test_luck_is_pooled_away_and_taste_is_not():

@@ -31,6 +31,13 @@ def reliability(residuals: np.ndarray, users: np.ndarray, user_weights: np.ndarr
     return float(np.clip(shared / spread, 0.0, 1.0))
 
 
+def own_share(rewards: np.ndarray, user_ids: np.ndarray) -> float:
+    """The reliability of (N, C) rewards of examples whose users are (N,) ids, users weighing alike."""
+    users = np.unique(user_ids, return_inverse=True)[1]
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    return reliability(centred - centred.mean(axis=0), users, np.ones(users.max() + 1))
+
+
 def best_shares(rewards: np.ndarray, user_ids: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """(N, C) rewards of C candidates for N examples, (N,) user ids -> (N, C) shares of draws in which each is best.
 
