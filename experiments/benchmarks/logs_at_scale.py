@@ -15,7 +15,7 @@ Arms, all from Parquet files (`logs_data`) to Parquet files:
 Drawing negatives is left out of the comparison: it is the same seeded numpy code whoever calls it, and it is in the
 times of `in_memory` and `bucketed`. Each run is a fresh process, arms alternate, each library has its own default of
 threads. Timed: reading, all steps, writing; not the start of Python and its imports. Peak memory is the process's
-high-water mark.
+high-water mark; `steps`, where an arm names them, is where its time went.
 The outputs of the three must be equal, and those of `in_memory` and `bucketed`; texts of the five must agree too.
 
 Every run leaves WORK/SIZE/runs/ARM-REPEAT.json and is not repeated while that file is there: after a kill the same
@@ -57,10 +57,10 @@ def run_arm(arm: str, data: Path, report: Path) -> None:
     out = Path(tempfile.mkdtemp(prefix=f"{arm}-", dir=data))
     try:
         start = time.perf_counter()
-        work(data, out)
+        steps = work(data, out)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        result = {"arm": arm, "seconds": seconds, "peak_gb": peak, **digests(out)}
+        result = {"arm": arm, "seconds": seconds, "peak_gb": peak, "steps": steps, **digests(out)}
     finally:
         shutil.rmtree(out)
     temporary = report.with_suffix(".part")
@@ -181,7 +181,10 @@ def main() -> None:
         "hardware": hardware(),
         "load_average": os.getloadavg()[0],
         "median_seconds": medians,
-        "runs": [{name: run[name] for name in ("arm", "repeat", "seconds", "peak_gb", "examples")} for run in runs],
+        "runs": [
+            {name: run.get(name) for name in ("arm", "repeat", "seconds", "peak_gb", "examples", "steps")}
+            for run in runs
+        ],
     }
     write_json(summary, options.out / f"logs_at_scale_{options.events}.json")
     if options.out == RESULTS:

@@ -1,5 +1,6 @@
 """Our arms of the log benchmarks: the library's own functions, nothing else."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +46,40 @@ def popularity_before(log: Log, targets: pl.DataFrame) -> pl.Series:
     return pl.Series("popularity", found)
 
 
-def same_steps(folder: Path, out: Path) -> None:
-    """What the other arms do: targets with popularity, and their candidate texts."""
+class Laps:
+    """Wall seconds of the steps of one run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step], self._last = round(now - self._last, 3), now
+
+
+def same_steps(folder: Path, out: Path) -> dict[str, float]:
+    """What the other arms do: targets with popularity, and their candidate texts. Returns seconds per step."""
+    lap = Laps()
     log = canonicalise(_raw(folder))
+    lap("read, clean, de-duplicate, order")
     targets, _ = choose_targets(log, CONFIG)
+    lap("targets")
     lengths = targets["past"].clip(0, CONFIG.history_max)
     inputs = targets.select(
         "example_id",
         pl.col("event_time").alias("cutoff_time"),
         histories(targets["past_end"] - lengths, lengths, log.events, log.items, log.codes.items).alias("history"),
     )
+    lap("histories")
     kept = targets.select("example_id", "user_id", "item_id", "event_time", "split", "past")
     kept = kept.with_columns(popularity_before(log, targets))
-    kept.hstack(candidate_texts(inputs, TEMPLATES)).write_parquet(out / "texts.parquet")
+    lap("popularity")
+    kept = kept.hstack(candidate_texts(inputs, TEMPLATES))
+    lap("texts")
+    kept.write_parquet(out / "texts.parquet")
+    lap("writing")
+    return lap.seconds
 
 
 def in_memory(folder: Path, out: Path) -> None:

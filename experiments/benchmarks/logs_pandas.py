@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from logs_data import mix
-from logs_ours import CONFIG
+from logs_ours import CONFIG, Laps
 
 from recsys.seeding import stable_hash, unit_hash
 from verbalize.verbalizers.sanitise import sanitise_titles
@@ -156,13 +156,19 @@ class Work:
         )
 
 
-def same_steps(folder: Path, out: Path) -> None:
-    """Events and items to targets with popularity and candidate texts."""
+def same_steps(folder: Path, out: Path) -> dict[str, float]:
+    """Events and items to targets with popularity and candidate texts. Returns seconds per step."""
+    lap = Laps()
     work = Work(pd.read_parquet(folder / "events"), pd.read_parquet(folder / "items.parquet"))
     work.canonicalise()
+    lap("read, clean, de-duplicate, order")
     work.choose()
+    lap("targets")
     work.count_popularity()
+    lap("popularity")
     table = work.table().drop("is_discovery")
-    table.with_columns(pl.Series(name, texts) for name, texts in work.texts().items()).write_parquet(
-        out / "texts.parquet"
-    )
+    table = table.with_columns(pl.Series(name, texts) for name, texts in work.texts().items())
+    lap("texts")
+    table.write_parquet(out / "texts.parquet")
+    lap("writing")
+    return lap.seconds
