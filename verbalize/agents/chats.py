@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from verbalize.agents.environment import Trajectory, Turn
+from verbalize.agents.personal import cutoff_of, users_of
 from verbalize.experience.entries import Experience, trajectory
 from verbalize.experience.memory import with_memory
 
@@ -49,7 +50,7 @@ def training_chat(episode: Trajectory, form: ChatFormat, memory: str = "") -> li
 
 def as_experience(episode: Trajectory, time: datetime | None = None) -> Experience:
     """The episode as an entry of the experience library, found by its goal; lists of actions and system message are
-    left out. `time` is when its outcome became known.
+    left out. `time` is when its outcome became known: of a task about a person, whose entry it then is, the cutoff.
     """
     return trajectory(
         episode.goal,
@@ -57,8 +58,9 @@ def as_experience(episode: Trajectory, time: datetime | None = None) -> Experien
         episode.outcome,
         episode.success,
         source=episode.source,
+        user=next(iter(users_of(episode.task)), ""),
         family=episode.task.family,
-        time=time,
+        time=time or cutoff_of(episode.task),
     )
 
 

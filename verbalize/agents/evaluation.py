@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class Rate:
 
 
 def key_of(*parts: Any) -> str:
-    """A name for what follows from `parts` (plain values): the same parts, the same name."""
-    return f"{stable_hash(json.dumps(parts, sort_keys=True)):016x}"
+    """A name for what follows from `parts` (plain values and times): the same parts, the same name."""
+    return f"{stable_hash(json.dumps(parts, sort_keys=True, default=datetime.isoformat)):016x}"
 
 
 def play_cell(

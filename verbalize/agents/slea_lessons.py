@@ -1,7 +1,8 @@
 """Lessons from episodes, for the library's evolution: by named rules, or written by the model itself.
 
 Every lesson says in its sources which game it comes from (so that it is never shown there) and who extracted it (so
-that rules and model are told apart in reports). Rules are pure functions of one episode:
+that rules and model are told apart in reports); of a task about a person it also remembers user and time. Rules are
+pure functions of one episode:
 
 | rule     | of        | lesson                                                                              |
 |----------|-----------|-------------------------------------------------------------------------------------|
@@ -28,8 +29,9 @@ from recsys.models.branching import sample_branches
 from verbalize.agents.agent_trainer_turns import fitted_ids
 from verbalize.agents.environment import Trajectory, Turn
 from verbalize.agents.language_policies import end_of_turn, read_action
+from verbalize.agents.personal import lesson_of
 from verbalize.agents.slea_memory import BY
-from verbalize.experience.entries import Experience, lesson
+from verbalize.experience.entries import Experience
 from verbalize.experience.evolution import Episode, Extract
 
 Rule = Callable[[Trajectory], list[Experience]]
@@ -200,9 +202,7 @@ def _lesson(
     episode: Trajectory, observation: str, text: str, name: str, zone: str = "strategy", level: str = "example"
 ) -> Experience:
     by = f"{BY}{name}" if name == "model" else f"{BY}rules.{name}"
-    sources = (episode.task.id, by)
-    key = observation if observation.strip() else episode.goal
-    return lesson(key, text, level, zone, episode.outcome, sources=sources, family=episode.task.family)
+    return lesson_of(episode, observation, text, level, zone, episode.outcome, by)
 
 
 def _in_turn(heaps: Sequence[Sequence[Experience]]) -> list[Experience]:

@@ -4,7 +4,8 @@ One lookup per move serves all parallel episodes. What was found for each turn i
 groups of step advantages, the lessons shown are what usage is credited to.
 
 Lessons drawn from a game are never shown in that game, in training as in evaluation: the agent is deployed in games of
-which the library knows nothing, and would otherwise learn to copy. The paper does not say whether it does this.
+which the library knows nothing, and would otherwise learn to copy. The paper does not say whether it does this. Of a
+person's task (`personal`) no lesson of the same user is shown either, and none known only at or after its cutoff.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from verbalize.agents.agent_trainer_turns import Key
-from verbalize.agents.environment import Trajectory
+from verbalize.agents.environment import Task, Trajectory
+from verbalize.agents.personal import cutoff_of, hidden_from, permitted, users_of
 from verbalize.agents.rollouts import Situation
-from verbalize.experience.entries import Exclude
+from verbalize.experience.admission import gate_open
 from verbalize.experience.library import ExperienceLibrary
 from verbalize.experience.memory import CountTokens, lesson_block
 from verbalize.experience.steps import StepExperience
@@ -42,20 +44,30 @@ class StepMemory:
         """One block for the system message each; "" shows nothing."""
         steps = self.library.retrieve_steps(
             [situation.observation for situation in situations],
-            before=None,
-            exclude=[Exclude(sources=(situation.task.id,)) for situation in situations],
+            before=[cutoff_of(situation.task) for situation in situations],
+            exclude=[hidden_from(situation.task) for situation in situations],
         )
-        visible = self.show and self.library.gate(self.library.epoch)
+        visible = self._open_for([situation.task for situation in situations])
         blocks = []
         for situation, step in zip(situations, steps, strict=True):
             key = (situation.task.id, situation.attempt, situation.turn)
-            block = lesson_block(step.strategies, step.warnings, self.budget, self.count_tokens) if visible else ""
+            shown = situation.task in visible
+            block = lesson_block(step.strategies, step.warnings, self.budget, self.count_tokens) if shown else ""
             self.found[key] = step
             self.shown[key] = step.ids if block else frozenset()
             hits = (*step.strategies, *step.warnings) if block else ()
             self.extractors[key] = frozenset(extractor_of(hit.entry.sources) for hit in hits)
             blocks.append(block)
         return blocks
+
+    def _open_for(self, tasks: Sequence[Task]) -> set[Task]:
+        """The tasks that may be shown lessons. The gate of a person's task counts only what that task may see, so that
+        not even its opening depends on later or own lessons."""
+        if not self.show:
+            return set()
+        epoch, lessons = self.library.epoch, self.library.entries("lesson")
+        counts = {task: permitted(lessons, task) if users_of(task) else len(lessons) for task in set(tasks)}
+        return {task for task, count in counts.items() if gate_open(epoch, count, self.library.config.clusters)}
 
     def clusters(self, episodes: Sequence[Trajectory]) -> list[list[int]]:
         """Labels of the observations before each action."""

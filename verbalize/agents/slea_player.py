@@ -18,11 +18,13 @@ from recsys.models.tokenisation import encode_text
 from recsys.seeding import stable_hash
 from verbalize.agents.agent_trainer_batch import TurnBatch, episode_metrics, turn_advantages
 from verbalize.agents.agent_trainer_turns import ActingSettings, TurnPolicy
-from verbalize.agents.chats import ChatFormat
+from verbalize.agents.chats import SYSTEM, ChatFormat
 from verbalize.agents.environment import Task, Trajectory
 from verbalize.agents.pool import Environments
-from verbalize.agents.rollouts import RolloutConfig, roll_out
-from verbalize.agents.slea_lessons import both, by_model, by_rules
+from verbalize.agents.rollouts import Policy, RolloutConfig, roll_out
+from verbalize.agents.slea_acting import judged_policy
+from verbalize.agents.slea_briefing import Briefing
+from verbalize.agents.slea_lessons import both, by_model
 from verbalize.agents.slea_memory import StepMemory, keys_of, lessons_by_extractor
 from verbalize.agents.slea_settings import AgentTraining, ArmConfig
 from verbalize.experience.embedding import Embedder
@@ -44,9 +46,9 @@ def acting_settings(training: AgentTraining, temperature: float | None = None) -
     )
 
 
-def rollout_config(training: AgentTraining, attempts: int = 1) -> RolloutConfig:
+def rollout_config(training: AgentTraining, attempts: int = 1, system: str = SYSTEM) -> RolloutConfig:
     """How episodes are played, in training as in evaluation."""
-    return RolloutConfig(attempts, training.invalid_penalty, ChatFormat(list_actions=training.list_actions))
+    return RolloutConfig(attempts, training.invalid_penalty, ChatFormat(system, training.list_actions))
 
 
 class AgentPlayer:
@@ -61,13 +63,14 @@ class AgentPlayer:
         training: AgentTraining,
         seed: int,
         library: ExperienceLibrary | None = None,
+        briefing: Briefing | None = None,
     ) -> None:
         if arm.needs_library and library is None:
             raise InputError(
                 f"an arm with credit {arm.credit} and retrieval {arm.retrieval}", "needs a library", "open one for it"
             )
         self.policy, self.environments, self.arm, self.training = policy, environments, arm, training
-        self.seed, self.library = seed, library
+        self.seed, self.library, self.briefing = seed, library, briefing or Briefing()
         self.environment_steps = 0
 
     def play(self, tasks: Sequence[Task], step: int) -> TurnBatch:
@@ -100,10 +103,10 @@ class AgentPlayer:
         acting, memory = self.evaluated(library)
         return self._roll_out(acting, tasks, 1, memory)
 
-    def evaluated(self, library: ExperienceLibrary | None) -> tuple[TurnPolicy, StepMemory | None]:
-        """The agent as it is judged: policy and memory."""
-        acting = TurnPolicy(self.policy.model, self.policy.tokenizer, acting_settings(self.training, 0.0))
-        return acting, self._memory(library) if self.arm.retrieval else None
+    def evaluated(self, library: ExperienceLibrary | None) -> tuple[Policy, StepMemory | None]:
+        """The agent as it is judged, with the weights of this moment: policy and memory."""
+        policy = judged_policy(self.policy.model, self.policy.tokenizer, acting_settings(self.training, 0.0))
+        return policy, self._memory(library) if self.arm.retrieval else None
 
     def state(self) -> dict[str, int]:
         """What a checkpoint must name: environment steps so far, the library's version (0 without one)."""
@@ -119,10 +122,11 @@ class AgentPlayer:
             self.library.rollback(state["library_version"])
 
     def _roll_out(
-        self, acting: TurnPolicy, tasks: Sequence[Task], attempts: int, memory: StepMemory | None
+        self, acting: Policy, tasks: Sequence[Task], attempts: int, memory: StepMemory | None
     ) -> list[Trajectory]:
         with evaluating(self.policy.model):
-            return roll_out(self.environments, acting, tasks, rollout_config(self.training, attempts), memory)
+            config = rollout_config(self.training, attempts, self.briefing.system)
+            return roll_out(self.environments, acting, tasks, config, memory)
 
     def _memory(self, library: ExperienceLibrary | None) -> StepMemory | None:
         if library is None:
@@ -140,8 +144,8 @@ class AgentPlayer:
             library.commit()
             return {"component.clusters": float(library.clusters)}
         finished = [
-            Episode(episode.source, episode.outcome, episode.task.id, memory.used(episode), episode)
-            for episode in episodes
+            Episode(episode.source, score, episode.task.id, memory.used(episode), episode)
+            for episode, score in zip(episodes, self.briefing.scores(episodes), strict=True)
         ]
         with evaluating(self.policy.model):
             report = library.evolve(finished, self._extract())
@@ -157,9 +161,9 @@ class AgentPlayer:
 
     def _extract(self) -> Extract:
         if self.arm.extraction == "rules":
-            return by_rules
+            return self.briefing.rules
         model = by_model(self.policy.model, self.policy.tokenizer)
-        return model if self.arm.extraction == "model" else both(by_rules, model)
+        return model if self.arm.extraction == "model" else both(self.briefing.rules, model)
 
 
 def open_library(

@@ -38,6 +38,8 @@ from verbalize.verbalizers.base import guard_inputs
 
 FAMILY = "verbalization"
 NOTHING = "That changes nothing."
+WRITTEN = "Written: "
+"""Begins the last observation of an episode, which shows the text that was judged."""
 SYSTEM = (
     "You decide what a recommender should know about a viewer. Inspect sessions, keep, drop or enrich sessions and "
     "events, group what is kept, then stop. Answer with one action and nothing else."
@@ -88,7 +90,7 @@ class VerbalizationEnvironment:
         self._steps += 1
         if (known and action == STOP) or (self._task is not None and self._steps >= self._task.max_steps):
             self._reward = self._judged(history)
-            return f"Written: {self.text()}", True
+            return f"{WRITTEN}{self.text()}", True
         return (_answer(history, before, self._draft) if known else NOTHING), False
 
     def goal(self) -> str:
