@@ -12,7 +12,9 @@ from recsys.models.settings import LoraSettings
 from recsys.storage import read_json
 from verbalize.agents.expert import GameSet
 from verbalize.agents.exprag import RetrievalConfig
+from verbalize.agents.exprag_development import MISSING
 from verbalize.agents.exprag_settings import (
+    PARTS,
     Ablations,
     Config,
     Families,
@@ -120,7 +122,80 @@ def test_development_measures_lora_and_claims_nothing(config: Config, done: tupl
     result = study(replace(config, phase="development"), done[0])
     assert result.values is None and not result.claims
     assert set(result.facts["rates"]) == {f"{a}/{g}/empty" for a in ("base", "lora") for g in ("seen", "unseen")}
-    assert "LoRA on unseen families" in result.text and result.facts["games"] == {"seen": 4, "unseen": 2}
+    assert result.facts["games"] == {"seen": 4, "unseen": 2}
+    won = result.facts["rates"]["lora/unseen/empty"]["value"]
+    assert result.text.splitlines()[-1] == result.facts["development"]["verdict"]
+    assert f"{won:.2f} unseen" in result.text.splitlines()[-1]
+
+
+def test_an_evaluation_says_what_development_found(
+    config: Config, done: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = done
+    assert before.facts["development"] == {"verdict": MISSING, "ran": False} and MISSING in before.text
+    assert before.claims == ()  # three games, two seeds
+    monkeypatch.setattr("verbalize.agents.exprag_study.LEAST_GAMES", 3)
+    monkeypatch.setattr("verbalize.agents.exprag_study.LEAST_SEEDS", 2)
+    other = replace(config, seeds=(2, 1))
+    assert [claim.note for claim in study(other, folder).claims] == [MISSING] * 2
+    found = study(replace(config, phase="development"), folder).facts["development"]
+    assert found["ran"] and found["games"] == {"seen": 4, "unseen": 2}
+    after = study(config, folder)
+    assert after.facts["development"] == found and found["verdict"] in after.text
+    assert [(claim.id, claim.note) for claim in after.claims] == [(claim.id, found["verdict"]) for claim in CLAIMS]
+    # Another first seed, another number of games: what was measured is not about them.
+    assert study(other, folder).facts["development"]["ran"] is False
+    more = replace(config, games=replace(config.games, development=3))
+    assert study(more, folder).facts["development"]["ran"] is False
+
+
+def test_what_matters_most_is_played_first(config: Config, done: tuple[Path, StudyResult]) -> None:
+    folder, whole = done
+    plans = cells_of(config)
+    parts = [PARTS.index(plan.part) for plan in plans]
+    assert parts == sorted(parts) and set(parts) == {0, 1, 2}
+    headline = [plan for plan in plans if plan.part == "headline"]
+    assert {plan.arm for plan in headline} == {
+        f"{arm}/{group}/{index}"
+        for arm, index in (("base", "empty"), ("exprag", "matched"), ("lora", "empty"), ("exprag-lora", "matched"))
+        for group in ("seen", "unseen")
+    }
+    assert [plan.group for plan in headline] == ["unseen"] * 6 + ["seen"] * 6
+    assert {arm for claim in CLAIMS for arm in (claim.a, claim.b)} <= {plan.arm for plan in headline[:6]}
+    few = replace(config, ablations=replace(config.ablations, seeds=1))
+    assert {plan.seed for plan in cells_of(few) if plan.part == "ablations"} == {1}
+
+    before = set((folder / "cells").iterdir())
+    early = study(replace(config, through="headline"), folder)
+    assert set(early.facts["rates"]) == {plan.arm for plan in headline}
+    assert all(early.facts["rates"][arm] == whole.facts["rates"][arm] for arm in early.facts["rates"])
+    assert set(early.facts["differences"]) == {
+        f"{a} - {b}" for a, b in COMPARISONS if {a, b} <= set(early.facts["rates"])
+    }
+    assert set((folder / "cells").iterdir()) == before
+
+
+def test_an_ablation_is_compared_with_the_same_seeds(config: Config, done: tuple[Path, StudyResult]) -> None:
+    """Seeds average first; the other seed's training must not be in the difference."""
+    result = study(replace(config, ablations=replace(config.ablations, seeds=1)), done[0])
+    assert result.values is not None
+    mean = {
+        arm: rows["value"].mean()
+        for (arm,), rows in result.values.filter(seed=1).group_by("arm")
+        if str(arm).startswith("exprag-lora/unseen/matched")
+    }
+    name, whole = "exprag-lora/unseen/matched/k=2", "exprag-lora/unseen/matched"
+    found = result.facts["differences"][f"{name} - {whole}"]
+    assert found["value"] == pytest.approx(mean[name] - mean[whole], abs=1e-6) and found["seeds"] == 1
+
+
+def test_a_finished_cell_is_kept_when_the_next_one_fails(config: Config, tmp_path: Path) -> None:
+    """Base and ExpRAG are on disk, named, when fine-tuning cannot even begin."""
+    broken = replace(config, sft=replace(config.sft, learning_rate=1e30), through="headline")
+    with pytest.raises(InputError, match="not finite"):
+        study(broken, tmp_path)
+    names = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "cells").iterdir())
+    assert names == ["base.unseen.empty-seed0", "exprag.unseen.matched-seed0"]
 
 
 def test_the_shipped_study_is_what_the_claims_need() -> None:
@@ -134,6 +209,8 @@ def test_the_shipped_study_is_what_the_claims_need() -> None:
     assert {arm for pair in COMPARISONS for arm in pair} <= arms
     assert len({(plan.arm, plan.seed) for plan in cells_of(config)}) == len(cells_of(config))
     assert any(arm.endswith("dynamic") for arm in arms) and any("k=" in arm for arm in arms)
+    headline = {plan.seed for plan in cells_of(config) if plan.part == "headline" and plan.agent != "base"}
+    assert headline == set(config.seeds)
 
 
 def test_refusals(config: Config) -> None:
@@ -144,3 +221,5 @@ def test_refusals(config: Config) -> None:
         replace(config, retrieval=RetrievalConfig(query="dynamic"))
     with pytest.raises(InputError, match="cannot exceed the games in an index"):
         Games(train=3, bank=3, failures=4)
+    with pytest.raises(InputError, match=r"ablations\.seeds = 0"):
+        Ablations(seeds=0)

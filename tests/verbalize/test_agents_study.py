@@ -13,7 +13,7 @@ from recsys.locks import hold_lock
 from recsys.storage import read_json, write_text
 from verbalize import cli
 from verbalize.agents import study as studies
-from verbalize.agents.study import StudyClaim, StudyResult, load_study, run_study
+from verbalize.agents.study import StudyClaim, StudyResult, load_study, record, run_study
 from verbalize.pipeline import Progress
 from verbalize.report.ledger import load_claims, verify
 
@@ -33,16 +33,19 @@ def run(config: Config, folder: Path, progress: Progress, command: str) -> Study
         for seed in (0, 1)
     ]
     schema = ["example_id", "user_id", "arm", "seed", "value"]
-    claim = StudyClaim("agents.toy_gain", "Toy: new minus old", "new", "old")
     values = pl.DataFrame(rows, schema=schema, orient="row") if config.claims else None
-    return StudyResult({"gain": config.gain}, f"gain {config.gain}", values, (claim,) if config.claims else ())
+    return StudyResult({"gain": config.gain}, f"gain {config.gain}", values, claims_of(config))
+
+
+def claims_of(config: Config) -> tuple[StudyClaim, ...]:
+    return (StudyClaim("agents.toy_gain", "Toy: new minus old", "new", "old"),) if config.claims else ()
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A study file of a kind of its own."""
     module: Any = types.ModuleType("toy_study")
-    module.Config, module.run = Config, run
+    module.Config, module.run, module.claims_of = Config, run, claims_of
     monkeypatch.setitem(studies.KINDS, "toy", "toy_study")
     monkeypatch.setitem(__import__("sys").modules, "toy_study", module)
     path = tmp_path / "toy.yaml"
@@ -65,9 +68,33 @@ def test_a_study_is_run_written_and_recorded(toy: Path, tmp_path: Path) -> None:
     assert verify(root) == []
 
 
-def test_nothing_to_record_is_refused(toy: Path, tmp_path: Path) -> None:
+def test_nothing_to_record_is_refused_before_anything_runs(toy: Path, tmp_path: Path) -> None:
+    study = load_study(toy, ["claims=false"])
     with pytest.raises(InputError, match="no claims to record"):
-        run_study(load_study(toy, ["claims=false"]), tmp_path, "", record_in=tmp_path / "root")
+        run_study(study, tmp_path / "runs", "", record_in=tmp_path / "root")
+    assert not (tmp_path / "runs").exists()
+    result, _ = run_study(study, tmp_path / "runs", "")
+    with pytest.raises(InputError, match="no claims to record"):
+        record(study.name, result, tmp_path / "root", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("exprag", ["phase=development"]),
+        ("exprag", ["seeds=[0, 1]"]),
+        ("exprag", ["games.test=49"]),
+        ("slea", ["seeds=[0]"]),
+        ("slea", ["only=[grpo, gigpo]"]),
+    ],
+)
+def test_shipped_studies_say_beforehand_what_they_cannot_claim(name: str, overrides: list[str], tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "experiments" / "agents" / f"{name}.yaml"
+    whole, part = load_study(path), load_study(path, overrides)
+    assert whole.claims_of(whole.config) and not part.claims_of(part.config)
+    with pytest.raises(InputError, match="100 at least, and 3 seeds"):
+        run_study(part, tmp_path / "runs", "", record_in=tmp_path / "root")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_processes_do_not_run_one_study(toy: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Prompts are fitted to a budget by leaving out the oldest turns after the first o
 Turns that share prompt and actions (the first turns of a game's episodes, at least) are computed once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,9 +131,18 @@ class TurnPolicy:
         return [read_action(self.tokenizer, choice.branches[0]) for choice in choices], choices
 
 
-def fitted_ids(tokenizer: Any, chat: Sequence[Mapping[str, str]], budget: int) -> list[int]:
-    """Ids of the chat that asks for an action, in at most `budget` tokens: system message and first observation stay,
+def fitted_ids(tokenizer: Any, chat: Sequence[dict[str, str]], budget: int) -> list[int]:
+    """Ids of the chat that asks for an action, fitted to the budget; see `fitted_chat`."""
+    return _fitted(tokenizer, chat, budget)[1]
+
+
+def fitted_chat(tokenizer: Any, chat: Sequence[dict[str, str]], budget: int) -> list[dict[str, str]]:
+    """The chat such that asking for an action takes at most `budget` tokens: system message and first observation stay,
     as do the most recent turns that fit. Raises InputError when the first and the present observation do not."""
+    return _fitted(tokenizer, chat, budget)[0]
+
+
+def _fitted(tokenizer: Any, chat: Sequence[dict[str, str]], budget: int) -> tuple[list[dict[str, str]], list[int]]:
     head = 2 if chat and chat[0]["role"] == "system" else 1
     kept = list(chat)
     while len(ids := encode_chat(tokenizer, kept, add_generation_prompt=True)) > budget:
@@ -144,7 +153,7 @@ def fitted_ids(tokenizer: Any, chat: Sequence[Mapping[str, str]], budget: int) -
                 "raise prompt_budget, or lower memory_budget",
             )
         del kept[head : head + 2]
-    return ids
+    return kept, ids
 
 
 def action_scores(model: Any, choices: Sequence[Choice], per_token: bool, token_budget: int) -> list[Tensor]:

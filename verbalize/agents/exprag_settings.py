@@ -12,6 +12,9 @@ from verbalize.agents.sft_settings import SftConfig
 Agent = Literal["base", "lora", "exprag-lora"]
 Group = Literal["seen", "unseen"]
 Index = Literal["matched", "mismatched", "empty"]
+Part = Literal["headline", "indexes", "ablations"]
+
+GROUPS: tuple[Group, ...] = ("seen", "unseen")
 
 ARMS: dict[str, tuple[Agent, tuple[Index, ...]]] = {
     "base": ("base", ("empty",)),
@@ -21,6 +24,13 @@ ARMS: dict[str, tuple[Agent, tuple[Index, ...]]] = {
     "exprag-lora": ("exprag-lora", ("matched", "mismatched", "empty")),
 }
 """Arm -> who plays, and with which indexes. With an empty index exprag is base, and lora+exprag is lora."""
+
+PARTS: tuple[Part, ...] = ("headline", "indexes", "ablations")
+"""In order of importance, in which cells are played: what the claims and the first table need, the other indexes, the
+variants of one arm. Within a part the unseen families come first."""
+
+HEADLINE = {("base", "empty"), ("lora", "empty"), ("exprag", "matched"), ("exprag-lora", "matched")}
+"""Arms and indexes of the first part."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +79,19 @@ class Games:
 
 @dataclass(frozen=True)
 class Ablations:
-    """Further cells of `arm` on unseen families with the matched index."""
+    """Further cells of `arm` on unseen families with the matched index, compared with the same seeds of that arm."""
 
     arm: Literal["exprag", "lora+exprag", "exprag-lora"] = "exprag-lora"
     k: tuple[int, ...] = ()
     dynamic: bool = False
     """Retrieval at every step; the adapter was trained with static retrieval, as every step would else be a context of
     its own."""
+    seeds: int | None = None
+    """How many of the study's seeds, the first of them; None: all. Dynamic retrieval is the dearest cell there is."""
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise InputError(f"ablations.seeds = {self.seeds}", "must be at least 1", "raise it, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,8 @@ class Config:
     families: Families
     phase: Literal["development", "evaluation"] = "evaluation"
     """`development` measures LoRA on development games of both groups, so that difficulty can be set before test."""
+    through: Part = "ablations"
+    """The last part of the evaluation to play. The same study run again with a later one goes on from there."""
     model: str = "smollm2-135m"
     device: str = "cpu"
     """Where the model is tuned and plays: `cuda` on a machine that has it."""
@@ -136,15 +154,25 @@ class CellPlan:
     group: Group
     index: Index
     retrieval: RetrievalConfig | None
+    part: Part
 
 
 def cells_of(config: Config) -> list[CellPlan]:
-    """All cells of the evaluation, those of an agent and seed together. The base model has no seeds: its one is 0."""
+    """The cells of the evaluation up to `config.through`, the most important first: by part, unseen families before
+    seen ones, by seed, by agent. The base model has no seeds: its one is 0."""
     plans = [
-        CellPlan(f"{arm}/{group}/{index}", agent, seed, group, index, config.retrieval if index != "empty" else None)
+        CellPlan(
+            f"{arm}/{group}/{index}",
+            agent,
+            seed,
+            group,
+            index,
+            config.retrieval if index != "empty" else None,
+            "headline" if (arm, index) in HEADLINE else "indexes",
+        )
         for arm, (agent, indexes) in ARMS.items()
         for seed in _seeds(agent, config.seeds)
-        for group in _GROUPS
+        for group in GROUPS
         for index in indexes
     ]
     agent = ARMS[config.ablations.arm][0]
@@ -152,14 +180,19 @@ def cells_of(config: Config) -> list[CellPlan]:
     if config.ablations.dynamic:
         variants["dynamic"] = replace(config.retrieval, query="dynamic")
     plans += [
-        CellPlan(f"{config.ablations.arm}/unseen/matched/{name}", agent, seed, "unseen", "matched", retrieval)
+        CellPlan(
+            f"{config.ablations.arm}/unseen/matched/{name}", agent, seed, "unseen", "matched", retrieval, "ablations"
+        )
         for name, retrieval in variants.items()
-        for seed in _seeds(agent, config.seeds)
+        for seed in _seeds(agent, config.seeds)[: config.ablations.seeds]
     ]
-    return sorted(plans, key=lambda plan: (plan.seed, list(_ORDER).index(plan.agent)))
+    asked = [plan for plan in plans if PARTS.index(plan.part) <= PARTS.index(config.through)]
+    return sorted(
+        asked,
+        key=lambda plan: (PARTS.index(plan.part), plan.group != "unseen", plan.seed, _ORDER.index(plan.agent)),
+    )
 
 
-_GROUPS: tuple[Group, ...] = ("seen", "unseen")
 _ORDER: tuple[Agent, ...] = ("base", "lora", "exprag-lora")
 
 

@@ -3,22 +3,24 @@ families of games it was not trained on?
 
     banks -> adapters (LoRA with and without memory, per seed) -> cells -> rates, differences, claims
 
-Everything lies under keys of what it depends on: `banks/`, `adapters/` (with checkpoints) and `cells/`, one file per
-cell. So a killed study goes on where it was, and a changed option repeats what depends on it. Deviations from the
+Everything lies under keys of what it depends on: `banks/`, `adapters/` (with checkpoints), `development/` and `cells/`,
+one file per cell, written when its games are over. So a killed study goes on where it was, and a changed option repeats
+what depends on it. Cells are played in order of importance, and `through` ends the study early. Deviations from the
 paper: 135M parameters, scoring of the admissible actions instead of free generation, several seeds, intervals.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from verbalize.agents.environment import Task
 from verbalize.agents.evaluation import (
     Cell,
     Rate,
-    by_family,
     difference,
     key_of,
     play_cell,
@@ -38,21 +40,26 @@ from verbalize.agents.exprag_agents import (
     token_counter,
     train_agent,
 )
-from verbalize.agents.exprag_settings import CellPlan, Config, Group, cells_of
+from verbalize.agents.exprag_development import (
+    MISSING,
+    Verdict,
+    development_cells,
+    keep_verdict,
+    kept_verdict,
+    verdict_path,
+)
+from verbalize.agents.exprag_report import development_text, evaluation_text, families_of
+from verbalize.agents.exprag_settings import GROUPS, CellPlan, Config, Group, cells_of
 from verbalize.agents.pool import EnvironmentPool, Environments, PoolConfig
 from verbalize.agents.rollouts import Memory, Policy
-from verbalize.agents.study import StudyClaim, StudyResult
+from verbalize.agents.study import LEAST_GAMES, LEAST_SEEDS, StudyClaim, StudyResult
 from verbalize.experience.embedding import Embedder
 from verbalize.pipeline import Progress
 
 if TYPE_CHECKING:
     from recsys.models.loading import LanguageModel
 
-__all__ = ["Config", "carry_out", "run"]
-
-GROUPS: tuple[Group, ...] = ("seen", "unseen")
-RANGES: Mapping[Group, tuple[float, float]] = {"seen": (0.60, 0.95), "unseen": (0.10, 0.60)}
-"""Where LoRA's success should lie on development games, so that memory has room to help and nothing is trivial."""
+__all__ = ["Config", "carry_out", "claims_of", "run"]
 
 CLAIMS = (
     StudyClaim(
@@ -99,6 +106,7 @@ def carry_out(
     """The study on any bench. `embedder` stands for the model that `config.embedding` names."""
     from recsys.models.loading import resolve_model, weights_digest
 
+    digest = weights_digest(resolve_model(config.model))  # first: a model that is not there is missed at once
     work = Workshop(config, folder, bench, environments, progress, command, embedder)
     development = config.phase == "development"
     part, games = ("development", config.games.development) if development else ("test", config.games.test)
@@ -106,33 +114,56 @@ def carry_out(
     banks = {group: bank(work, group) for group in GROUPS}
     for group in GROUPS:
         progress.stage(f"bank {group}", "ready", ", ".join(f"{n} {what}" for what, n in banks[group].facts.items()))
-    players = _Players(work, banks, weights_digest(resolve_model(config.model)))
-    plans = _development_cells(config) if development else cells_of(config)
+    players = _Players(work, banks, digest)
+    plans = development_cells(config) if development else cells_of(config)
     cells: dict[tuple[str, int], Cell] = {}
     for number, plan in enumerate(plans):
         cell = players.cell(plan, tasks[plan.group])
         cells[plan.arm, plan.seed] = cell
         progress.step("cells", number + 1, len(plans), f"{plan.arm} seed {plan.seed}: {cell.success:.2f}")
+    values = values_of(cells)
+    rates = success_rates(values)
+    kept_at = verdict_path(folder, config, digest, banks["seen"])
+    if development:
+        won = {group: rates[f"lora/{group}/empty"].value for group in GROUPS}
+        keep_verdict(Verdict(won, {group: len(tasks[group]) for group in GROUPS}), kept_at)
+    verdict = kept_verdict(kept_at)
+    in_words = MISSING if verdict is None else str(verdict)
     facts: dict[str, Any] = {
         "phase": config.phase,
+        "through": config.through,
+        "development": {"verdict": in_words} | ({"ran": False} if verdict is None else verdict.facts),
         "games": {group: len(tasks[group]) for group in GROUPS},
         "banks": {group: banks[group].facts for group in GROUPS},
         "adapters": players.curves,
-        "families": _families(cells),
+        "families": families_of(cells),
         "seconds": round(sum(cell.seconds for cell in cells.values()), 1),
         "crashed": sum(game.crashed for cell in cells.values() for game in cell.games),
+        "rates": rate_facts(rates),
     }
-    values = values_of(cells)
-    rates = success_rates(values)
-    facts["rates"] = rate_facts(rates)
     if development:
-        return StudyResult(facts, _development_text(rates, facts["families"]))
-    differences = {f"{a} - {b}": difference(values, a, b) for a, b in COMPARISONS}
-    differences |= {
-        f"{arm} - {_whole(arm)}": difference(values, arm, _whole(arm)) for arm in rates if arm != _whole(arm)
-    }
+        return StudyResult(facts, development_text(rates, facts["families"], in_words))
+    differences = _differences(values, list(rates))
     facts["differences"] = rate_facts(differences)
-    return StudyResult(facts, _text(rates, differences, facts), values, CLAIMS)
+    claims = tuple(replace(claim, note=in_words) for claim in claims_of(config))
+    return StudyResult(facts, evaluation_text(rates, differences, facts), values, claims)
+
+
+def claims_of(config: Config) -> tuple[StudyClaim, ...]:
+    """The claims that an evaluation of `config` has the evidence for; both are about the unseen families."""
+    games = len(config.families.unseen) * config.games.test
+    enough = games >= LEAST_GAMES and len(config.seeds) >= LEAST_SEEDS
+    return CLAIMS if config.phase == "evaluation" and enough else ()
+
+
+def _differences(values: pl.DataFrame, arms: Sequence[str]) -> dict[str, Rate]:
+    """COMPARISONS as far as both sides were played, and each ablation against the arm that it varies."""
+    found = {f"{a} - {b}": difference(values, a, b) for a, b in COMPARISONS if a in arms and b in arms}
+    for arm in arms:
+        if (whole := _whole(arm)) != arm:
+            seeds = values.filter(pl.col("arm") == arm)["seed"].unique().to_list()
+            found[f"{arm} - {whole}"] = difference(values.filter(pl.col("seed").is_in(seeds)), arm, whole)
+    return found
 
 
 class _Players:
@@ -144,7 +175,7 @@ class _Players:
         self.curves: dict[str, Any] = {}
 
     def cell(self, plan: CellPlan, tasks: Sequence[Task]) -> Cell:
-        """The cell of a plan, played if it has not been."""
+        """The cell of a plan, played if it has not been, and written once its games are over."""
         adapter: Path | None = None
         if plan.agent != "base":
             adapter, curve = train_agent(self._work, plan.agent, plan.seed, self._banks["seen"], self._digest)
@@ -161,7 +192,8 @@ class _Players:
             None if plan.retrieval is None else [asdict(plan.retrieval), shown.key if shown else None],
         )
         player = partial(self._player, plan, adapter, shown)
-        return play_cell(self._work.folder / "cells" / f"{key}.json", tasks, self._work.environments, player)
+        name = "-".join([plan.arm.replace("/", "."), f"seed{plan.seed}", key])
+        return play_cell(self._work.folder / "cells" / f"{name}.json", tasks, self._work.environments, player)
 
     def _player(self, plan: CellPlan, adapter: Path | None, shown: Bank | None) -> tuple[Policy, Memory | None]:
         language = self._load(adapter)
@@ -188,63 +220,6 @@ def _index_group(plan: CellPlan) -> Group:
     return "unseen" if plan.group == "seen" else "seen"
 
 
-def _development_cells(config: Config) -> list[CellPlan]:
-    """Base and LoRA of the first seed, without memory."""
-    agents = (("base", 0), ("lora", config.seeds[0]))
-    return [
-        CellPlan(f"{agent}/{group}/empty", agent, seed, group, "empty", None)  # type: ignore[arg-type]
-        for agent, seed in agents
-        for group in GROUPS
-    ]
-
-
-def _families(cells: Mapping[tuple[str, int], Cell]) -> dict[str, dict[str, float]]:
-    """Arm -> success by set of games, over all seeds."""
-    arms: dict[str, list[Cell]] = {}
-    for (arm, _), cell in cells.items():
-        arms.setdefault(arm, []).append(cell)
-    return {arm: {name: round(share, 4) for name, share in by_family(own).items()} for arm, own in arms.items()}
-
-
 def _whole(arm: str) -> str:
     """The arm that an ablation varies: `exprag-lora/unseen/matched/k=4` -> `exprag-lora/unseen/matched`."""
     return "/".join(arm.split("/")[:3])
-
-
-@dataclass(frozen=True)
-class _Line:
-    name: str
-    rate: Rate
-    signed: bool = False
-
-    def __str__(self) -> str:
-        form = "{:+.3f} [{:+.3f}, {:+.3f}]" if self.signed else "{:.3f} [{:.3f}, {:.3f}]"
-        numbers = form.format(self.rate.value, self.rate.low, self.rate.high)
-        return f"  {self.name:<62} {numbers}"
-
-
-def _text(rates: Mapping[str, Rate], differences: Mapping[str, Rate], facts: Mapping[str, Any]) -> str:
-    n = facts["games"]
-    return "\n".join(
-        [
-            f"Success: {n['seen']} seen and {n['unseen']} unseen games, means over seeds, 95% intervals over games",
-            *(str(_Line(name, rate)) for name, rate in rates.items()),
-            "",
-            "Differences, paired by game",
-            *(str(_Line(name, rate, signed=True)) for name, rate in differences.items()),
-            *([f"\n{facts['crashed']} episodes crashed, counted as lost"] if facts["crashed"] else []),
-        ]
-    )
-
-
-def _development_text(rates: Mapping[str, Rate], families: Mapping[str, Mapping[str, float]]) -> str:
-    lines = ["Success on development games, which choose the difficulty and are never reported"]
-    for arm, rate in rates.items():
-        lines.append(str(_Line(arm, rate)))
-        lines += [f"      {name:<58} {share:.3f}" for name, share in families[arm].items()]
-    for group in GROUPS:
-        low, high = RANGES[group]
-        value = rates[f"lora/{group}/empty"].value
-        verdict = "inside" if low <= value <= high else "outside"
-        lines.append(f"LoRA on {group} families: {value:.3f}, {verdict} the range {low:.2f} to {high:.2f}")
-    return "\n".join(lines)

@@ -14,6 +14,7 @@ from verbalize.agents.evaluation import Cell, key_of, play_cell
 from verbalize.agents.policies import RandomPolicy
 from verbalize.agents.pool import Environments
 from verbalize.agents.rollouts import Memory, Policy
+from verbalize.agents.slea_briefing import Briefing
 from verbalize.agents.slea_player import AgentPlayer, open_library, rollout_config
 from verbalize.agents.slea_settings import ArmConfig
 from verbalize.agents.slea_study import RANDOM, START, Config, TaskSets
@@ -38,7 +39,9 @@ class Arms:
         folder: Path,
         progress: Progress,
         command: str,
+        briefing: Briefing | None = None,
     ) -> None:
+        self.briefing = briefing or Briefing()
         self.config, self.sets, self.environments, self.embedder = config, sets, environments, embedder
         self.folder, self.progress, self.command = folder, progress, command
         self.base = [weights_digest(resolve_model(config.model)), config.dtype]
@@ -76,6 +79,7 @@ class Arms:
             experience=config.experience,
             embedder=self.embedder,
             on_step=on_step,
+            briefing=self.briefing,
         )
         return folder
 
@@ -104,7 +108,8 @@ class Arms:
         tasks = self.sets.test
         key = key_of(arm, seed, *depends, [plain(task) for task in tasks])
         path = self.folder / "cells" / f"{arm}-seed{seed}-{key}.json"
-        cell = play_cell(path, tasks, self.environments, agent, rollout_config(self.config.training))
+        config = rollout_config(self.config.training, system=self.briefing.system)
+        cell = play_cell(path, tasks, self.environments, agent, config)
         self.progress.stage(f"{arm}, seed {seed}", "won", f"{cell.success:.3f} of {len(tasks)} test games")
         return cell
 
@@ -112,7 +117,8 @@ class Arms:
         return self._player(method, adapter, None).evaluated(None)
 
     def _player(self, method: ArmConfig, adapter: Path | None, library: ExperienceLibrary | None) -> AgentPlayer:
-        return AgentPlayer(self._load(adapter), self.environments, method, self.config.training, 0, library)
+        policy, training = self._load(adapter), self.config.training
+        return AgentPlayer(policy, self.environments, method, training, 0, library, self.briefing)
 
     def _load(self, adapter: Path | None) -> LanguageModel:
         """The model; an adapter's dropout is switched off, as acting and learning must see one policy."""

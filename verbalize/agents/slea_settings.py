@@ -59,7 +59,7 @@ class AgentTraining:
     """Scoring: divide an action's log-probability by its tokens, so that long actions are at no disadvantage."""
     max_new_tokens: int = 16
     invalid_penalty: float = 0.1
-    prompt_budget: int = 512
+    prompt_budget: int = 1024
     """Tokens of a prompt, experience included; longer ones lose their oldest turns after the first observation."""
     memory_budget: int = 200
     list_actions: bool = False

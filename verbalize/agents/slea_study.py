@@ -5,11 +5,12 @@ that reaches the budget of environment steps, so none exceeds it by more than on
 development games; the test games are played once, by the policy and the library that training ended with, always the
 best action. Two more arms say what the numbers mean: `start`, the policy before any of it, and `random`.
 
-Settings are chosen on development games. Claims are made from at least 100 test games and 3 seeds.
+Settings are chosen on development games. Arms are carried out in the order of the file, seed by seed, and each run and
+cell is kept when it is done; `only` leaves some of them to a later run of the same study.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,17 @@ from recsys.errors import InputError
 from recsys.models.settings import LoraSettings
 from verbalize.agents.environment import Task
 from verbalize.agents.slea_settings import AgentTraining, ArmConfig
-from verbalize.agents.study import StudyClaim, StudyResult
+from verbalize.agents.study import LEAST_GAMES, LEAST_SEEDS, StudyClaim, StudyResult
 from verbalize.agents.textworld_games import game_task
 from verbalize.experience.settings import ExperienceConfig
 from verbalize.pipeline import Progress
 
 if TYPE_CHECKING:
-    from verbalize.agents.evaluation import Cell
+    from verbalize.agents.evaluation import Cell, Rate
     from verbalize.agents.pool import Environments
     from verbalize.experience.embedding import Embedder
 
 START, RANDOM = "start", "random"
-LEAST_GAMES, LEAST_SEEDS = 100, 3
 PAIRS = (
     ("slea", "grpo"),
     ("slea", "gigpo"),
@@ -39,6 +39,9 @@ PAIRS = (
     ("retrieval", "grpo"),
 )
 """Differences that are reported, where the study has both arms."""
+START_RANGE = (0.2, 0.6)
+"""Share of development games that the start should win: where it wins none, or all, no episodes differ, nothing is
+learned, and all methods are equal for no reason of theirs."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,20 @@ class Games:
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """Supervised tuning of the starting policy, an adapter with the study's `lora`, on the solutions of games of its
+    own; see `slea_start`."""
+
+    games: tuple[Games, ...]
+    epochs: int = 1
+    batch_size: int = 4
+    """Solutions per optimizer step."""
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
 class Config:
-    """A study file. `arms` by name; the claims compare those named slea, grpo and gigpo."""
+    """A study file. `arms` by name, the most important first; the claims compare those named slea, grpo and gigpo."""
 
     name: str
     arms: dict[str, ArmConfig]
@@ -70,7 +85,8 @@ class Config:
     model: str = "smollm2-135m"
     dtype: str = "float32"
     adapter: str | None = None
-    """Folder of the adapter that every arm starts from (supervised fine-tuning, say); none starts from the model."""
+    """Folder of the adapter that every arm starts from; without it, and without a warm start, from the model."""
+    warm_start: WarmStart | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     environments: int = 8
     """Games played at once, each by a process."""
@@ -78,6 +94,8 @@ class Config:
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Of a fresh adapter; one that is named keeps its own."""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    only: tuple[str, ...] = ()
+    """The arms to carry out now; none named: all of them. The same study run again with more of them goes on."""
 
     def __post_init__(self) -> None:
         if not self.arms or not self.seeds or {START, RANDOM} & set(self.arms):
@@ -86,6 +104,15 @@ class Config:
                 f"a study needs arms, none of them called {START} or {RANDOM}, and a seed",
                 "name them",
             )
+        if self.adapter and self.warm_start:
+            raise InputError("adapter and warm_start", "both say where the arms start", "name one of them")
+        if unknown := [name for name in self.only if name not in self.arms]:
+            raise InputError(f"only {unknown}", f"names arms of the study: {', '.join(self.arms)}", "correct the names")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The arms that are carried out, in the order of the file."""
+        return [name for name in self.arms if name in self.only or not self.only]
 
 
 @dataclass(frozen=True)
@@ -102,28 +129,39 @@ def task_sets(config: Config) -> TaskSets:
     train, development, test = (
         [task for games in part for task in games.tasks()] for part in (config.train, config.development, config.test)
     )
-    if shared := {task.id for task in test} & {task.id for task in [*train, *development]}:
+    if shared := {task.id for task in test} & {task.id for task in [*train, *development, *start_tasks(config)]}:
         raise InputError(
             f"test game {min(shared)}", "is also one of training or development", "give the test games other seeds"
         )
     return TaskSets(train, development, test)
 
 
+def start_tasks(config: Config) -> list[Task]:
+    """The games whose solutions the warm start learns from."""
+    return [task for games in (config.warm_start.games if config.warm_start else ()) for task in games.tasks()]
+
+
 def run(config: Config, folder: Path, progress: Progress, command: str) -> StudyResult:
-    """Make the games, train and judge every arm; see `verbalize.agents.study`."""
+    """Make the games and the start, train and judge every arm; see `verbalize.agents.study`. Games lie beside the
+    studies, since several of them play the same ones."""
     import os
 
+    from recsys.models.loading import resolve_model
+    from verbalize.agents.expert import TextWorldBench
     from verbalize.agents.pool import EnvironmentPool, PoolConfig
-    from verbalize.agents.textworld_env import TextWorld
-    from verbalize.agents.textworld_games import prepare
+    from verbalize.agents.slea_start import warm_adapter
     from verbalize.experience.embedding import CachedEmbedder
 
-    sets, games = task_sets(config), folder / "games"
-    everything = [*sets.train, *sets.development, *sets.test]
-    progress.stage("games", "makes", f"{len(everything)} games")
-    prepare(everything, games, processes=os.cpu_count() or 1)
+    resolve_model(config.model)  # first: a model that is not there is missed before hours of play
+    sets, bench = task_sets(config), TextWorldBench(folder.parent / "games", os.cpu_count() or 1)
+    everything = [*start_tasks(config), *sets.train, *sets.development, *sets.test]
+    progress.stage("games", "makes", f"those missing of {len(everything)} games")
+    bench.prepare(everything)
     embedder = CachedEmbedder(config.experience.embedding)
-    with EnvironmentPool(TextWorld(games), PoolConfig(size=config.environments, preload=("textworld",))) as pool:
+    with EnvironmentPool(bench.make, PoolConfig(size=config.environments, preload=("textworld",))) as pool:
+        if config.warm_start:
+            start = warm_adapter(config, config.warm_start, bench, pool, folder, progress, command)
+            config = replace(config, adapter=str(start), warm_start=None)
         return compare_arms(config, sets, pool, embedder, folder, progress, command)
 
 
@@ -143,7 +181,7 @@ def compare_arms(
     cells = {(RANDOM, config.seeds[0]): arms.random_cell(), (START, config.seeds[0]): arms.start_cell()}
     runs: dict[str, dict[str, Any]] = {}
     for seed in config.seeds:
-        for arm in config.arms:
+        for arm in config.chosen:
             trained = arms.train(arm, seed)
             cells[arm, seed] = arms.final_cell(arm, seed, trained)
             runs[f"{arm}/{seed}"] = facts_of(trained)
@@ -158,31 +196,70 @@ def result_of(
 
     values, games = values_of(cells), len(next(iter(cells.values())).games)
     rates = success_rates(values)
-    pairs = {f"{a} - {b}": difference(values, a, b) for a, b in PAIRS if a in config.arms and b in config.arms}
-    facts = {
+    pairs = {f"{a} - {b}": difference(values, a, b) for a, b in PAIRS if a in config.chosen and b in config.chosen}
+    facts: dict[str, Any] = {
         "success": rate_facts(rates),
         "differences": rate_facts(pairs),
+        "detectable": {name: detectable(rate) for name, rate in pairs.items()},
+        "start": start_verdict(runs),
         "by_seed": {f"{arm}/{seed}": round(cell.success, 6) for (arm, seed), cell in cells.items()},
         "by_family": {name: by_family([cell for (arm, _), cell in cells.items() if arm == name]) for name in rates},
         "runs": dict(runs),
     }
     lines = [f"{config.name}: success in {games} test games, {len(config.seeds)} seeds"]
     lines += [f"  {arm:<12} {rate.value:6.3f}  [{rate.low:.3f}, {rate.high:.3f}]" for arm, rate in rates.items()]
-    lines += ["paired differences, intervals over games"]
-    lines += [f"  {name:<18} {d.value:+6.3f}  [{d.low:+.3f}, {d.high:+.3f}]" for name, d in pairs.items()]
-    lines += ["training: environment steps, lessons by rules and by model, share of steps shown any"]
+    lines += ["paired differences, intervals over games; the smallest one found with a power of 80%"]
+    lines += [
+        f"  {name:<18} {d.value:+6.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {detectable(d):.3f}" for name, d in pairs.items()
+    ]
+    lines += [facts["start"], "training: environment steps, lessons by rules and by model, share of steps shown any"]
     lines += [
         f"  {name:<14} {run['environment_steps']:6d}  {run['lessons_by_rules']:4d} {run['lessons_by_model']:4d}"
         f"  {run['shown']:.2f}"
         for name, run in runs.items()
     ]
-    claims = claims_of(config, games)
+    claims = tuple(
+        replace(
+            claim,
+            note=f"{facts['start']}; {facts['detectable'][f'{claim.a} - {claim.b}']:.3f} is the smallest "
+            "difference found with a power of 80%",
+        )
+        for claim in claims_of(config)
+    )
     return StudyResult(facts, "\n".join(lines), values if claims else None, claims)
 
 
-def claims_of(config: Config, games: int) -> tuple[StudyClaim, ...]:
-    """The claims that the study has the evidence for."""
-    if games < LEAST_GAMES or len(config.seeds) < LEAST_SEEDS or "slea" not in config.arms:
+def start_verdict(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the arms started on development games, by the first points of their learning curves.
+
+    >>> start_verdict({"grpo/0": {"development": [[0, 0.25], [90, 0.5]]}})
+    'development: the start wins 0.25: inside the range 0.20 to 0.60'
+    >>> start_verdict({"grpo/0": {"development": [[0, 0.0], [90, 0.0]]}})
+    'development: the start wins 0.00: outside the range 0.20 to 0.60'
+    """
+    first = [run["development"][0][1] for run in runs.values()]
+    if not first:
+        return "development: the start was not judged"
+    won, (low, high) = sum(first) / len(first), START_RANGE
+    where = "inside" if low <= won <= high else "outside"
+    return f"development: the start wins {won:.2f}: {where} the range {low:.2f} to {high:.2f}"
+
+
+def detectable(difference: "Rate") -> float:
+    """The smallest true difference that a paired comparison as precise as this one finds with a power of 80%: its
+    interval reaches 1.96 standard errors, 1.96 + 0.84 are needed.
+
+    >>> from verbalize.agents.evaluation import Rate
+    >>> detectable(Rate(0.1, 0.051, 0.149, 400, 3))
+    0.07
+    """
+    return round((difference.high - difference.low) / 2 * (1.96 + 0.84) / 1.96, 6)
+
+
+def claims_of(config: Config) -> tuple[StudyClaim, ...]:
+    """The claims that a run of `config` has the evidence for."""
+    games = sum(part.count for part in config.test)
+    if games < LEAST_GAMES or len(config.seeds) < LEAST_SEEDS or "slea" not in config.chosen:
         return ()
     where = (
         f"at {config.training.environment_steps} environment steps, {games} TextWorld games, "
@@ -192,5 +269,5 @@ def claims_of(config: Config, games: int) -> tuple[StudyClaim, ...]:
     return tuple(
         StudyClaim(f"agents.slea_vs_{arm}", f"Success of SLEA-RL minus that of {method} {where}", "slea", arm, target)
         for arm, method, target in asked
-        if arm in config.arms
+        if arm in config.chosen
     )

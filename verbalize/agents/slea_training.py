@@ -27,6 +27,7 @@ from verbalize.agents.agent_trainer import AgentGRPOTrainer, agent_config
 from verbalize.agents.agent_trainer_batch import TurnBatch, episode_metrics
 from verbalize.agents.environment import Task
 from verbalize.agents.pool import Environments
+from verbalize.agents.slea_briefing import Briefing
 from verbalize.agents.slea_player import AgentPlayer, acting_settings, most_batches, open_library
 from verbalize.agents.slea_settings import AgentTraining, ArmConfig
 from verbalize.config import plain
@@ -66,11 +67,13 @@ def train_agent(
     experience: ExperienceConfig | None = None,
     embedder: Embedder | None = None,
     on_step: OnStep | None = None,
+    briefing: Briefing | None = None,
 ) -> AgentResult:
     """Train `lm` in place, from the adapter it came with or a fresh one, and save it in `folder/adapter`.
 
-    `tasks` are visited in a seeded order, each as often as the others. Raises InputError when they cannot be divided
-    into batches, when the folder was begun with other settings, and for what training must not go on with.
+    `tasks` are visited in a seeded order, each as often as the others; without a `briefing` they are text games. Raises
+    InputError when they cannot be divided into batches, when the folder was begun with other settings, and for what
+    training must not go on with.
     """
     _check_tasks(tasks, development, training)
     experience = experience or ExperienceConfig()
@@ -83,6 +86,7 @@ def train_agent(
         "games": stable_hash(*(asdict(task) for task in [*tasks, *development])),
         "policy": policy_digest(model),
         "seed": seed,
+        **({"system": briefing.system} if briefing and briefing != Briefing() else {}),
     }
     check_identity(identity, folder)
     if (folder / RESULT).exists():
@@ -90,7 +94,7 @@ def train_agent(
     policy = LanguageModel(model, lm.tokenizer, lm.name, lm.digest, lm.base_digest)
     library = open_library(folder / LIBRARY, experience, training, embedder) if arm.needs_library else None
     try:
-        player = AgentPlayer(policy, environments, arm, training, seed, library)
+        player = AgentPlayer(policy, environments, arm, training, seed, library, briefing)
         run = _Run(player, tasks, development, folder, experience, embedder, on_step)
         batches = run.train(seed)
         if "ref" in model.peft_config:

@@ -2,11 +2,15 @@
 
 The contract. The module of a kind offers
 
-    Config    a frozen dataclass, filled strictly from the file (its keys but `kind`), with a field `name: str`; it
-              and its module import without torch, so heavy imports stand inside `run`
-    run       run(config, folder, progress, command) -> StudyResult. `folder` is the study's own, locked while it runs;
-              whatever costs time is written there under keys of what it depends on, so that the same call resumes and a
-              changed option repeats exactly what depends on it. `command` goes into the cards of adapters.
+    Config      a frozen dataclass, filled strictly from the file (its keys but `kind`), with a field `name: str`; it
+                and its module import without torch, so heavy imports stand inside `run`
+    run         run(config, folder, progress, command) -> StudyResult. `folder` is the study's own, locked while it
+                runs; whatever costs time is written there under keys of what it depends on, so that the same call
+                resumes and a changed option repeats exactly what depends on it. `command` goes into the cards of
+                adapters.
+    claims_of   claims_of(config) -> the claims that a run of it has the evidence for: none from fewer than LEAST_GAMES
+                games or LEAST_SEEDS seeds. So that nobody waits hours for a run that cannot be recorded. Left out by a
+                kind that makes none.
 
 A module knows neither the command line nor the ledger: what it publishes it returns as per-task values with the claims
 computed from them, and `record` here enters them, as recipes do.
@@ -31,11 +35,18 @@ if TYPE_CHECKING:
 
     from verbalize.report.claims import Claim
 
-KINDS = {"exprag": "verbalize.agents.exprag_study", "slea": "verbalize.agents.slea_study"}
+KINDS = {
+    "exprag": "verbalize.agents.exprag_study",
+    "slea": "verbalize.agents.slea_study",
+    "slea_verbalizer": "verbalize.agents.verbalizer_study",
+}
 """Kind -> the module with its `Config` and `run`."""
 
 FOLDER = "agents"
 """Below the folder of runs; a study lies in `<runs>/agents/<name>`."""
+
+LEAST_GAMES, LEAST_SEEDS = 100, 3
+"""No study claims anything from fewer test games, or from fewer trainings of an arm."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -73,6 +84,7 @@ class Study:
     kind: str
     config: Any
     run: Callable[[Any, Path, Progress, str], StudyResult]
+    claims_of: Callable[[Any], Sequence[StudyClaim]]
 
     @property
     def name(self) -> str:
@@ -86,7 +98,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     if kind not in KINDS:
         raise InputError(f"kind = {kind!r}", f"must be one of {', '.join(KINDS)}", f"set it in {path}")
     module = importlib.import_module(KINDS[kind])
-    study = Study(kind, build(module.Config, values), module.run)
+    study = Study(kind, build(module.Config, values), module.run, getattr(module, "claims_of", _no_claims))
     if not _NAME.fullmatch(study.name):
         raise InputError(
             f"name = {study.name!r}", "names a folder: lower-case letters, digits, - and _", "choose another"
@@ -104,10 +116,13 @@ def run_study(
     """Carry out what is missing; write study.json, result.json and result.txt into the study's folder, which is
     returned too. `record_in` is the root of a repository whose ledger receives the claims and their evidence.
 
-    Raises InputError when another process runs the same study, and when there is nothing to record.
+    Raises InputError when another process runs the same study, and, before anything is done, when a run of it would
+    leave nothing to record.
     """
     from verbalize.report.provenance import hardware, revision, today, versions
 
+    if record_in is not None and not study.claims_of(study.config):
+        raise _nothing_to_record(study.name)
     folder = Path(runs) / FOLDER / study.name
     remedy = "wait for it, or give another folder: --runs FOLDER"
     with hold_lock(folder, "a study", "another process is running this study", remedy):
@@ -130,7 +145,7 @@ def record(name: str, result: StudyResult, root: Path, command: str) -> "list[Cl
     from verbalize.report.ledger import RESULTS, assemble, write_claim
 
     if result.values is None or not result.claims:
-        raise InputError(f"study {name}", "has no claims to record in this form", "run it in full, or without --record")
+        raise _nothing_to_record(name)
     artefact = root / RESULTS / "artefacts" / f"{name}.successes.csv.gz"
     write_artefact(values_table(result.values, secrets.token_hex(16)), artefact)
     written = [
@@ -149,3 +164,15 @@ def record(name: str, result: StudyResult, root: Path, command: str) -> "list[Cl
     ]
     assemble(root)
     return written
+
+
+def _no_claims(config: Any) -> tuple[StudyClaim, ...]:
+    return ()
+
+
+def _nothing_to_record(name: str) -> InputError:
+    return InputError(
+        f"study {name}",
+        f"has no claims to record in this form: they need test games, {LEAST_GAMES} at least, and {LEAST_SEEDS} seeds",
+        "run it in full, or without --record",
+    )
