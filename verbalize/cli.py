@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from recsys.errors import InputError
 from verbalize.commands import COMMANDS, completion
+from verbalize.commands.stages import STAGE_COMMANDS
+from verbalize.processes import process_count
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        _check_launcher(options.command)
         return int(options.call(options))
     except InputError as error:
         print(f"verbalize: {error}", file=sys.stderr)
@@ -51,6 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nverbalize: interrupted; nothing is lost, the same command resumes", file=sys.stderr)
         return 130
+
+
+def _check_launcher(command: str) -> None:
+    """Raises InputError for a command that several processes would each carry out whole, over each other's files."""
+    if process_count() > 1 and command not in STAGE_COMMANDS:
+        raise InputError(
+            f"verbalize {command} with {process_count()} processes",
+            "is the work of one process",
+            f"run it without a launcher; {', '.join(STAGE_COMMANDS)} share the training between processes",
+        )
 
 
 if __name__ == "__main__":

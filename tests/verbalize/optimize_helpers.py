@@ -1,6 +1,9 @@
 """What the tests of the optimiser share: small histories, a tiny policy, a reward with a known optimum."""
 
 import datetime as dt
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +23,19 @@ CARD = AdapterCard(
     command="pytest",
     revision="test",
 )
+
+
+def launched(*program: str) -> "subprocess.CompletedProcess[str]":
+    """Two processes on the CPU by `accelerate launch`, whose flag for several of them on a machine speaks of GPUs."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return subprocess.run(
+        [*launch, *quiet, *program],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def make_inputs(count: int, events: int = 4) -> pl.DataFrame:
@@ -50,9 +66,9 @@ def make_inputs(count: int, events: int = 4) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns)
 
 
-def tiny_policy(folder: Path) -> LanguageModel:
+def tiny_policy(folder: Path, device: str = "cpu") -> LanguageModel:
     """A fresh copy of the tiny model, without an adapter."""
-    return load_language_model(str(folder))
+    return load_language_model(str(folder), device=device)
 
 
 def pays_for_even_events(example_ids: Sequence[str], texts: Sequence[str]) -> list[Scored]:

@@ -1,9 +1,6 @@
 """Shared prefixes against stock TRL: the same log-probabilities, losses and gradients; stock again when they differ."""
 
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +8,17 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from optimize_helpers import make_inputs, tiny_policy
+from optimize_helpers import launched, make_inputs, tiny_policy
 from trl import GRPOTrainer
 
+from recsys.models.branching import sample_branches
 from recsys.models.chat import install_chat_template
 from recsys.models.loading import LanguageModel, load_language_model
 from recsys.models.settings import LoraSettings
 from verbalize.optimize import shared_prefix
 from verbalize.optimize.rewrite_trainer import RewriteGRPOTrainer
 from verbalize.optimize.settings import TrainConfig
+from verbalize.optimize.shared_prefix import process_of
 from verbalize.optimize.training import trainable_policy
 from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.rewrite import RewriteConfig, rewrite_messages
@@ -34,7 +33,7 @@ def make(lm: LanguageModel, folder: Path, config: TrainConfig = CONFIG, **change
         if "lora_B" in name:  # a fresh adapter changes nothing: give it something to say
             torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(3))
     chats = rewrite_messages(make_inputs(4), RewriteConfig(instruction="Summarise."))
-    args = grpo_config(config, folder, 8)
+    args = grpo_config(config, folder, 8, model.device)
     for name, value in changes.items():
         setattr(args, name, value)
     return RewriteGRPOTrainer(
@@ -47,9 +46,13 @@ def make(lm: LanguageModel, folder: Path, config: TrainConfig = CONFIG, **change
     )
 
 
-@pytest.fixture
-def trainer(tiny_model_dir: Path, tmp_path: Path) -> RewriteGRPOTrainer:
-    return make(tiny_policy(tiny_model_dir), tmp_path)
+@pytest.fixture(params=["cpu", "cuda"])
+def trainer(tiny_model_dir: Path, tmp_path: Path, request: pytest.FixtureRequest) -> RewriteGRPOTrainer:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    made = make(tiny_policy(tiny_model_dir, request.param), tmp_path)
+    assert made.accelerator.device.type == request.param
+    return made
 
 
 def rollouts(trainer: RewriteGRPOTrainer) -> dict[str, torch.Tensor]:
@@ -134,6 +137,45 @@ def test_what_only_stock_has_is_left_to_stock(
     assert len(rollouts(made)["completion_ids"]) == 6
 
 
+class Elsewhere:
+    """What a trainer sees of vLLM: told to take over the weights, asked for texts, token by token with its own
+    log-probabilities. Here the policy's own sampler stands behind it."""
+
+    def __init__(self, trainer: RewriteGRPOTrainer) -> None:
+        self.trainer, self.synced = trainer, 0
+
+    def sync_weights(self) -> None:
+        self.synced += 1
+
+    def generate(self, prompts: list[list[int]], num_generations: int, **unused: Any) -> tuple[Any, ...]:
+        trainer = self.trainer
+        drawn = [
+            sample_branches(trainer.model, [prompt], [1], 8, trainer.eos_token_ids, process_of(trainer.args))[0][
+                0
+            ].tokens
+            for prompt in prompts
+        ]
+        logprobs = [
+            [[value] for value in trainer._stock(trainer.model, prompt, tokens, trainer.temperature).tolist()]
+            for prompt, tokens in zip(prompts, drawn, strict=True)
+        ]
+        return None, drawn, logprobs, None
+
+
+def test_where_vllm_samples_the_loss_is_shared_all_the_same(trainer: RewriteGRPOTrainer) -> None:
+    trainer.vllm_generation, trainer.use_vllm, trainer.vllm_mode = Elsewhere(trainer), True, "server"
+    trainer._last_loaded_step = -1
+    batch = rollouts(trainer)
+    assert trainer.vllm_generation.synced == 1
+    # Its probabilities are the trainer's, or the importance weights, which stock takes from them, would be off 1.
+    assert torch.allclose(batch["importance_sampling_ratio"], torch.ones(1, device=trainer.model.device), atol=1e-3)
+    stock_loss, stock = gradients(trainer, batch, shared=False)
+    loss, ours = gradients(trainer, batch, shared=True)
+    assert loss == pytest.approx(stock_loss, abs=1e-5)
+    assert float(stock.norm()) > 1e-3 and float((ours - stock).norm() / stock.norm()) < 1e-4
+    assert "loss" not in trainer._unchecked and trainer.shares_prefix
+
+
 @pytest.mark.real_model
 def test_gradients_on_the_real_model(smollm2_dir: Path, tmp_path: Path) -> None:
     made = make(load_language_model(str(smollm2_dir)), tmp_path)
@@ -148,9 +190,11 @@ PARALLEL = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
+from dataclasses import replace
 from test_optimize_shared_prefix import CONFIG, make
 from optimize_helpers import tiny_policy
-trainer = make(tiny_policy(Path(sys.argv[1])), Path(sys.argv[2]) / "out")
+config = replace(CONFIG, prompts_per_forward=1)
+trainer = make(tiny_policy(Path(sys.argv[1])), Path(sys.argv[2]) / "out", config)
 assert trainer.accelerator.num_processes == 2
 trainer.train()
 weights = {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
@@ -163,15 +207,7 @@ def test_two_processes_stay_one_policy(tiny_model_dir: Path, tmp_path: Path) -> 
     """Each process rolls out other prompts; without exchanged gradients their weights would part."""
     script = tmp_path / "train.py"
     script.write_text(PARALLEL)
-    # `accelerate launch` starts several CPU processes through MPI only; torchrun gives them the same environment.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), str(tiny_model_dir), str(tmp_path), str(Path(__file__).parent)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = launched(str(script), str(tiny_model_dir), str(tmp_path), str(Path(__file__).parent))
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"weights-{rank}.pt") for rank in (0, 1))
     start = {

@@ -30,6 +30,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _run(options: argparse.Namespace) -> int:
+    from verbalize.processes import leads
     from verbalize.recipe import load_recipe
     from verbalize.runs import run_recipe
 
@@ -39,10 +40,12 @@ def _run(options: argparse.Namespace) -> int:
         ["verbalize", options.command, options.recipe, *options.overrides, *(["--record"] if record else [])]
     )
     recipe = load_recipe(options.recipe, options.overrides)
-    if recipe.tracking.notice:
-        print(recipe.tracking.notice, flush=True)
+    for notice in (recipe.tracking.notice, recipe.train.notice):
+        if notice and leads():
+            print(notice, flush=True)
     result = run_recipe(recipe, options.runs, command, Console(), until, Path.cwd() if record else None)
     if result.console:
         print(f"\n{result.console}")
-    print(f"\n{result.folder}")
+    if leads():
+        print(f"\n{result.folder}")
     return 0

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from recsys.errors import InputError
 from recsys.storage import replacing, write_json
+from verbalize.processes import leads, share
 
 MARKER = "complete.json"
 
@@ -74,8 +75,9 @@ class ResumableTrainer:
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        step = self.state.global_step
-        write_json({"step": step}, Path(self.args.output_dir) / f"checkpoint-{step}" / MARKER)
+        step = share(self.state.global_step)  # every process has saved its random states
+        if leads():
+            write_json({"step": step}, Path(self.args.output_dir) / f"checkpoint-{step}" / MARKER)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]

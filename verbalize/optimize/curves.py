@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from recsys.storage import write_text
+from verbalize.processes import leads
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -30,7 +31,10 @@ RENAMED = {
 
 
 class Curves:
-    """Records in memory and in `curves.jsonl`; `rewind` forgets what happened after a checkpoint."""
+    """Records in memory and in `curves.jsonl`; `rewind` forgets what happened after a checkpoint.
+
+    Of several processes each keeps the records in memory, and the leader writes.
+    """
 
     def __init__(self, path: Path, on_step: OnStep | None = None) -> None:
         self.path, self.on_step = path, on_step
@@ -39,13 +43,15 @@ class Curves:
     def rewind(self, step: int) -> None:
         """Drop records after `step`: the resumed run makes them again."""
         self.records[:] = [record for record in self.records if record["step"] <= step]
-        write_text("".join(_line(record) for record in self.records), self.path)
+        if leads():
+            write_text("".join(_line(record) for record in self.records), self.path)
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record and pass it on."""
         self.records.append(record)
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(_line(record))
+        if leads():
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(_line(record))
         if self.on_step:
             self.on_step(record)
 

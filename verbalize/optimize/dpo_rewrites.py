@@ -78,7 +78,7 @@ def train_rewrite_preferences(
     def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> RewriteDPOTrainer:
         return RewriteDPOTrainer(
             model=policy.model,
-            args=dpo_config(config, dpo.beta, job.folder),
+            args=dpo_config(config, dpo.beta, job.folder, policy.model.device),
             train_dataset=dataset,
             processing_class=policy.tokenizer,
             callbacks=callbacks,

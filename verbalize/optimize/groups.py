@@ -58,7 +58,12 @@ def through_forward(model: Any, compute: Callable[[], Any]) -> Any:
         return compute()
     inner = model.module.get_base_model() if hasattr(model.module, "get_base_model") else model.module
     stock = inner.forward
-    inner.forward = lambda *unused, **unread: compute()
+
+    def instead(*unused: Any, **unread: Any) -> Any:
+        inner.forward = stock  # `compute` may call it
+        return compute()
+
+    inner.forward = instead
     try:
         return model()
     finally:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl
 
 from verbalize.optimize.settings import LimitsConfig
+from verbalize.processes import share
 
 
 def broken_limit(records: Sequence[Mapping[str, Any]], limits: LimitsConfig) -> str | None:
@@ -58,7 +59,7 @@ class StopAtLimits(TrainerCallback):
         if state.global_step % self.every:  # only where no rollout is pending may a run end in a checkpoint
             return
         if self.reason is None:
-            self.reason = broken_limit(self.records, self.limits)
+            self.reason = share(broken_limit(self.records, self.limits))  # all processes stop, or none
         if self.reason is not None:
             control.should_training_stop = control.should_save = True
 

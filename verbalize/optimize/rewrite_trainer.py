@@ -49,7 +49,7 @@ def train_rewrites(job: Job, score: ScoreFunction, rewrite: RewriteConfig | None
         return RewriteGRPOTrainer(
             model=policy.model,
             reward_funcs=rollout_reward(texts_of, score, config.group_size, job.folder / "rollouts"),
-            args=grpo_config(config, job.folder, rewrite.max_new_tokens),
+            args=grpo_config(config, job.folder, rewrite.max_new_tokens, policy.model.device),
             train_dataset=dataset,
             callbacks=callbacks,
             processing_class=job.lm.tokenizer,

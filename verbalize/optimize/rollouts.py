@@ -11,6 +11,7 @@ from recsys.errors import InputError
 from recsys.storage import write_text
 from verbalize.optimize.rewards import Scored, group_shares
 from verbalize.optimize.scoring import ScoreFunction
+from verbalize.processes import gather, leads
 
 ToTexts = Callable[[Sequence[str], Sequence[Any], Sequence[Sequence[int]]], list[str]]
 """Example ids, completions and completion token ids of N rollouts -> N texts."""
@@ -20,7 +21,8 @@ def rollout_reward(
     to_texts: ToTexts, score: ScoreFunction, group_size: int, folder: Path | None = None
 ) -> Callable[..., list[float | None]]:
     """A TRL reward function. Logs every component, group shares and text lengths; writes each generation's table to
-    `folder/step-00012.jsonl`, one line per rollout, where 12 counts the optimizer steps done before it."""
+    `folder/step-00012.jsonl`, one line per rollout, where 12 counts the optimizer steps done before it. Of several
+    processes each scores its own rollouts; log and table are of all."""
 
     def reward(
         prompts: Sequence[Any],
@@ -38,10 +40,10 @@ def rollout_reward(
                 raise InputError(
                     f"reward {result.reward} of example {key}", "must be finite", "check the recommender's scores"
                 )
-        for name, value in summarise(scored, texts, group_size).items():
+        rows = gather(list(zip(example_id, texts, scored, strict=True)))
+        for name, value in summarise([row[2] for row in rows], [row[1] for row in rows], group_size).items():
             log_metric(name, value)
-        if folder is not None:
-            rows = zip(example_id, texts, scored, strict=True)
+        if folder is not None and leads():
             lines = [
                 json.dumps(
                     {"example_id": key, "text": text, "reward": result.reward, **result.components}, ensure_ascii=False

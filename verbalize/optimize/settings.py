@@ -1,11 +1,13 @@
 """Settings of policy training. Standard library only: the configuration of a run is read before torch is."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from recsys.errors import InputError
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 SCALINGS = ("batch", "group", "none")
+VLLM_MODES = ("colocate", "server")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class TrainConfig:
     """Distinct prompts in one forward and backward pass: 1 keeps memory small on a CPU; raise it on a GPU."""
     shared_prefix: bool = True
     """Rewrites: compute a prompt once for all its rollouts. Actions always do. False is stock TRL."""
+    vllm: str | None = None
+    """Rewrites sampled by vLLM: `colocate` in the training process, `server` in one that `vllm serve` started. None
+    samples here. The loss is the same."""
+    vllm_server: str | None = None
+    """The server's address, such as http://localhost:8000, for `vllm: server` alone. Prompts, which quote histories,
+    are sent there, and the weights with every step."""
 
     def __post_init__(self) -> None:
         positive = {
@@ -105,9 +113,50 @@ class TrainConfig:
                     f"is not one of {', '.join(allowed)}",
                     "choose one of these",
                 )
+        self._check_vllm()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is learned: where a server listens does not, and what was trained before there
+        was a choice of sampler is what its absence gives.
+        """
+        known = asdict(self)
+        del known["vllm_server"]
+        if self.vllm is None:
+            del known["vllm"]
+        return known
+
+    @property
+    def notice(self) -> str | None:
+        """The line to print first where training sends texts to another program: what leaves, and where to.
+
+        >>> print(TrainConfig(vllm="server", vllm_server="http://localhost:8000").notice)
+        train.vllm: prompts, which quote users' histories, and the policy's weights go to http://localhost:8000
+        """
+        if self.vllm_server is None:
+            return None
+        return f"train.vllm: prompts, which quote users' histories, and the policy's weights go to {self.vllm_server}"
+
+    def _check_vllm(self) -> None:
+        if self.vllm not in (None, *VLLM_MODES):
+            raise InputError(
+                f"train.vllm = {self.vllm!r}", f"is none of null, {', '.join(VLLM_MODES)}", "choose one of these"
+            )
+        if (self.vllm == "server") != (self.vllm_server is not None):
+            raise InputError(
+                f"train.vllm = {self.vllm} with train.vllm_server = {self.vllm_server}",
+                "an address goes with `vllm: server` and with nothing else",
+                "set train.vllm_server=http://HOST:PORT, or leave it out" if self.vllm else "set train.vllm=server",
+            )
+        if self.vllm_server is not None and not self.vllm_server.startswith(("http://", "https://")):
+            raise InputError(
+                f"train.vllm_server = {self.vllm_server!r}",
+                "is no address of a server",
+                "write it with its scheme and port, for example http://localhost:8000",
+            )
 
 
-GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards")
+GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards", "vllm")
 """Settings of `TrainConfig` that mean nothing without rollouts; `PreferenceConfig` has a beta of its own."""
 
 

@@ -9,7 +9,8 @@ Groups whose rewards are all equal have advantage 0: with neither KL nor entropy
 so their forward runs without one and their backward not at all.
 
 On first use both paths are compared with stock TRL on the first group; when they differ by more than the tolerance, or
-the configuration needs something only stock has, the trainer warns, naming the reason, and goes on with stock.
+the configuration needs something only stock has, the trainer warns, naming the reason, and goes on with stock. Where
+vLLM was chosen to generate, it does, and the loss alone is shared.
 """
 
 import logging
@@ -69,7 +70,7 @@ class SharedPrefixTrainer(WholeGroups):
         self, prompt_ids: list[list[int]], images: Any, fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], None]:
         trainer: Any = self
-        if not self.shares_prefix:
+        if not self.shares_prefix or trainer.use_vllm:  # vLLM has a prefix cache of its own
             return super()._generate_single_turn(  # type: ignore[misc]
                 prompt_ids, images, fields, num_generations, has_tool_images
             )
@@ -189,7 +190,6 @@ def needs_stock(trainer: Any) -> str | None:
     """Why a trainer's configuration cannot share prefixes; None when it can."""
     args = trainer.args
     reasons = {
-        "generation by vLLM, which has a prefix cache of its own": args.use_vllm,
         "generation by continuous batching": getattr(trainer, "use_transformers_continuous_batching", False),
         "a repetition penalty": args.repetition_penalty != 1.0,
         f"generation_kwargs {args.generation_kwargs}": bool(args.generation_kwargs),

@@ -45,7 +45,7 @@ def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None =
         return ActionGRPOTrainer(
             model=model,
             reward_funcs=rollout_reward(Executor(fitted, policy), score, config.group_size, job.folder / "rollouts"),
-            args=grpo_config(config, job.folder, longest),
+            args=grpo_config(config, job.folder, longest, model.device),
             train_dataset=dataset,
             callbacks=callbacks,
             processing_class=job.lm.tokenizer,

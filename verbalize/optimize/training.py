@@ -3,6 +3,9 @@
 Calling a train function again with the same arguments goes on from the last whole checkpoint and ends in the weights of
 the uninterrupted run (fixed threads); calling it after the end returns the recorded result. The model passed in must be
 the one the run started with: it is the reference of the KL, and its weights are part of the run's identity.
+
+Of several processes (`verbalize.processes`) each rolls out its share of a step's prompts; the leader judges, chooses
+and writes, and tells the others what came of it.
 """
 
 import hashlib
@@ -28,6 +31,7 @@ from verbalize.optimize.curves import Curves, OnStep, Validate
 from verbalize.optimize.limits import StopAtLimits
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
+from verbalize.processes import leads, process_count, share
 
 Judge = Callable[[], tuple[list[str], dict[str, float]]]
 """-> greedy texts of the validation examples under the present weights, and diagnostics of the policy there."""
@@ -107,19 +111,25 @@ def rollout_rows(rows: Sequence[Mapping[str, Any]], config: TrainConfig) -> list
 
 
 class Run:
-    """One training run in one folder: identity, curves, validation, selection of the best policy."""
+    """One training run in one folder: identity, curves, validation, selection of the best policy.
+
+    The number of processes is part of the identity, since each draws its rollouts from random states of its own.
+    """
 
     def __init__(self, job: Job, model: PeftModel, identity: Mapping[str, Any]) -> None:
         self.job, self.model, self.config, self.folder = job, model, job.config, job.folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = {"config": asdict(self.config) | {"steps": None}, "policy": policy_digest(self.model)}
-        check_identity({**started, **identity}, self.folder)
+        started = {"config": self.config.identity | {"steps": None}, "policy": policy_digest(self.model)}
+        several = process_count() if process_count() > 1 else None  # a folder from before there could be several holds
+        if leads():
+            check_identity({**started, "number of processes": several, **identity}, self.folder)
         self.curves = Curves(self.folder / "curves.jsonl", job.on_step)
+        share(None)  # nothing is added before all have read it
 
     def finished(self) -> TrainResult | None:
         """The recorded result, unless it stopped short of the steps now asked for."""
         path = self.folder / "result.json"
-        result = TrainResult(**read_json(path)) if path.exists() else None
+        result = share(TrainResult(**read_json(path)) if path.exists() else None)
         return result if result and (result.stop_reason or result.steps >= self.config.steps) else None
 
     def train(
@@ -133,11 +143,11 @@ class Run:
 
         `log` adds the steps' records to `curves`. The model must be as the run found it first.
         """
-        checkpoint = last_complete(self.folder)
+        checkpoint = share(last_complete(self.folder) if leads() else None)
         self.curves.rewind(step_of(checkpoint) if checkpoint else -1)
         stop, finite = StopAtLimits(self.job.limits, self.curves.records, self.config.iterations), FiniteGradients()
         callbacks: list[TrainerCallback] = [log, stop, finite]
-        evaluate = self._evaluator(judge)
+        evaluate = self._evaluator(judge) if leads() else None
         if evaluate:
             callbacks.append(Validate(evaluate, self.config.eval_every))
         trainer = make_trainer(Dataset.from_list([dict(row) for row in rows]), callbacks)
@@ -146,7 +156,9 @@ class Run:
         if evaluate and checkpoint is None:
             evaluate(0)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)  # type: ignore[attr-defined]
-        return self._finish(trainer.state.global_step, stop.reason)
+        result = share(self._finish(trainer.state.global_step, stop.reason) if leads() else None)
+        assert result is not None  # the leader's
+        return result
 
     def _evaluator(self, judge: Judge | None) -> Callable[[int], None] | None:
         """Judges the policy of a step and keeps it; None without validation examples."""
