@@ -8,11 +8,12 @@ import yaml
 from tiny_run import recipe_values, write_recipe
 
 from recsys.errors import InputError
-from verbalize.cli import main
-from verbalize.tables.planning import plan_table, waiting
-from verbalize.tables.settings import Table, assignments, load_table, parts_of
+from verbalize.tables.names import parts_of
+from verbalize.tables.planning import plan_table, reader_of, waiting
+from verbalize.tables.settings import Table, assignments, load_table
 
-ROOT = Path(__file__).parents[2]
+A = {"id": "a", "tiers": {"tiny": 1}}
+B = {"id": "b", "tiers": {"tiny": 1}}
 
 
 def table_values(**changes: Any) -> dict[str, Any]:
@@ -104,6 +105,21 @@ def test_a_set_that_is_not_given_waits_and_is_checked_all_the_same(tmp_path: Pat
             {"claims": [{"statement": "s", "sets": ["tiny"], "a": "bare/learned@taught", "b": "bare/learned"}]},
             "reader of bare taught",
         ),
+        ({"cells": [A | {"arms": [], "crossed": [{"mode": "listwise"}]}]}, "no texts of its own"),
+        ({"cells": [A | {"arms": []}, B | {"crossed": [{"texts": "a"}]}]}, "texts a: is a reader"),
+        ({"cells": [A | {"arms": []}, B | {"learns_from": "a"}]}, "learns_from a: is a reader"),
+        ({"cells": [A | {"arms": []}, B | {"compare_with": "a"}]}, "arm of a learned"),
+        ({"cells": [A | {"compare_with": "b"}, B]}, "earlier cell b"),
+        ({"cells": [A | {"compare_with": "a"}]}, "is the arm itself"),
+        ({"cells": [A, B | {"compare_with": "a/ease"}]}, "arm of a ease"),
+        ({"cells": [A, B | {"compare_with": "a/learned@b"}]}, "names a crossing"),
+        (
+            {
+                "cells": [A | {"arms": ["learned", "titles"], "crossed": [{"mode": "listwise"}]}],
+                "claims": [{"statement": "s", "sets": ["tiny"], "a": "a/titles@listwise", "b": "a/learned"}],
+            },
+            "given to other readers titles",
+        ),
         (
             {"claims": [{"id": "a.b", "statement": "s", "sets": ["tiny", "later"], "a": "x/y", "b": "x/y"}]},
             "one id for several",
@@ -137,15 +153,33 @@ def test_nested_overrides_leave_the_rest_of_a_section_alone() -> None:
     assert parts_of("cell/learned@other+listwise") == ("cell", "learned", "other+listwise")
 
 
-def test_the_papers_table_builds_every_recipe(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    assert main(["table", "experiments/paper_table.yaml", "--check"]) == 0
-    assert "all of them build" in capsys.readouterr().out
-    planned = plan_table(load_table("experiments/paper_table.yaml"))
-    first = {one.cell.id for one in planned if one.tier == 1}
-    assert {one.set for one in planned if one.tier == 1} == {"movielens"} and len(first) >= 4
-    third = [one for one in planned if one.tier == 3]
-    assert {one.set for one in third} == {"movietweetings", "simulator"}
-    assert all(len(one.recipes[0].seeds) == 3 for one in planned if one.tier == 1)
+def test_a_reader_trains_a_recommender_and_brings_no_arms(tmp_path: Path) -> None:
+    reader: dict[str, Any] = A | {"arms": [], "overrides": {"recommender_training.seed": 7}}
+    cells = [reader, B | {"crossed": [{"recommender": "a"}]}]
+    one, other = plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))
+    assert one.cell.is_reader and not other.cell.is_reader
+    assert one.recipes[0].recommender_training.seed == 7 and one.recipes[0].evaluation.templates == ()
+    assert reader_of(one.recipes[0]) != reader_of(other.recipes[0])
+    reader["overrides"] = {"recommender_training": None}
+    with pytest.raises(InputError, match="set tiny, cell a: no arms: make a reader"):
+        plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))
+
+
+@pytest.mark.parametrize("crossing", [{"recommender": "a"}, {"texts": "a"}, {"mode": "likelihood"}])
+def test_texts_before_their_own_recommender_are_no_crossing(tmp_path: Path, crossing: dict[str, str]) -> None:
+    cells = [A, B | {"overrides": {"train.steps": 1}, "crossed": [crossing]}]
+    with pytest.raises(InputError, match=r"set tiny, cell b: crossing @.* read by their own recommender"):
+        plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))
+    # Paired seeds give each seed a recommender of its own, and the crossing meets that of the same seed.
+    with pytest.raises(InputError, match="read by their own recommender"):
+        plan_table(table_of(tmp_path, "paired_seeds=true", cells=cells, claims=[], finalists={}))
+    cells[1]["overrides"] = {"recommender_training.seed": 1, "recommender.mode": "listwise"}
+    assert len(plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))) == 2
+
+
+def test_learned_texts_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
+    cells = [A, B | {"overrides": {"seeds": [5]}, "compare_with": "a"}]
+    with pytest.raises(InputError, match=r"cell b: compare_with a: has no seed in common: \[5\] and \[0, 1\]"):
+        plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))
+    cells = [A | {"arms": ["learned", "titles"]}, B | {"overrides": {"seeds": [5]}, "compare_with": "a/titles"}]
+    assert plan_table(table_of(tmp_path, cells=cells, claims=[], finalists={}))  # a template has no seeds

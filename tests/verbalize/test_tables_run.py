@@ -1,5 +1,6 @@
 """A small table on test users from end to end: tiers, a kill, crossings, claims that are recomputed, looks."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from conftest import Workshop
 from tiny_run import Interrupts, Recorder, write_recipe
 
-from recsys.comparison import compare
+from recsys.comparison import compare, summarise
 from recsys.errors import InputError
 from recsys.outcomes import Arm
 from recsys.storage import read_json, read_parquet
@@ -19,7 +20,8 @@ from verbalize.report.artefacts import read_artefact
 from verbalize.report.data import Shown
 from verbalize.report.estimators import estimate
 from verbalize.report.ledger import assemble, load_claims, verify
-from verbalize.tables.report import reading_of, summary
+from verbalize.tables.comparisons import blind_readers, compared, reading_of
+from verbalize.tables.report import summary
 from verbalize.tables.run import FOLDER, run_table
 from verbalize.tables.settings import Table, load_table
 
@@ -50,15 +52,17 @@ def table_of(workshop: Workshop, folder: Path, *overrides: str) -> Table:
                 "id": "plain",
                 "tiers": {"made": 1, "absent": 2},
                 "arms": ["learned", "learned_shuffled", "concatenation", "best_template"],
-                "overrides": {"recommender_training": None},
+                "overrides": {"recommender_training": None, "seeds": [0, 1]},
             },
+            {"id": "reader", "tiers": {"made": 2}, "arms": [], "overrides": {"recommender_training.seed": 5}},
             {
                 "id": "taught",
                 "tiers": {"made": 2},
                 "arms": ["learned", "best_template", "ease"],
                 "learns_from": "plain",
                 "overrides": {"recommender_training": {"templates": [], "random_actions": 0.0}},
-                "crossed": [{"texts": "plain"}, {"mode": "listwise"}, {"recommender": "plain"}],
+                "crossed": [{"texts": "plain"}, {"mode": "listwise"}, {"recommender": "reader"}],
+                "compare_with": "plain",
             },
         ],
         "finalists": {"best": ["plain", "taught"]},
@@ -87,8 +91,10 @@ def test_tiers_run_resume_after_a_kill_are_recorded_and_verify(workshop: Worksho
     recorder = Recorder()
     state = run_table(table, runs, COMMAND, recorder, record_in=repository)
     began = recorder.began()
-    assert began.count("recommender") == 1 and began.count("crossed") == 3 and "logs" not in began
-    assert set(state.done) == {("made", "plain"), ("made", "taught")} and not state.refused
+    assert began.count("recommender") == 2 and began.count("crossed") == 3 and "logs" not in began
+    assert set(state.done) == {("made", "plain"), ("made", "reader"), ("made", "taught")} and not state.refused
+    alone = state.done["made", "reader"]  # its recommender is trained, and nothing else
+    assert set(alone.folders[0]) == {"logs", "examples", "recommender"} and alone.crossed == ({},)
 
     # Every number follows from the committed evidence, and equals the comparison of the decisions themselves.
     claims = load_claims(repository)
@@ -110,10 +116,23 @@ def test_tiers_run_resume_after_a_kill_are_recorded_and_verify(workshop: Worksho
     other = read.filter(pl.col("verbalizer") == "learned").sort("example_id")
     assert own["target_index"].equals(other["target_index"]) and not own["scores"].equals(other["scores"])
 
+    assert set(read["verbalizer"]) == {"learned", "best_template"}  # not every arm: what shows a gain
+    second = read_parquet(state.done["made", "taught"].crossed[0]["taught", "reader"] / "decisions.parquet")
+    assert set(second["recommender"]) == {"tiny-lm-likelihood-trained"}
+    trained = read_parquet(state.done["made", "taught"].folders[0]["evaluate"] / "decisions.parquet")
+    mine = trained.filter(pl.col("verbalizer") == "learned", pl.col("recommender") == "tiny-lm-likelihood-trained")
+    theirs = second.filter(pl.col("verbalizer") == "learned")
+    assert not mine.sort("example_id")["scores"].equals(theirs.sort("example_id")["scores"])
+
     folder = runs / FOLDER / "tiny_table"
     console = (folder / "report.txt").read_text(encoding="utf-8")
     assert "best is " in console and "MRR on selection users" in console and "taught/learned@listwise" in console
     assert "plain/learned" in (folder / "tables" / "arms.csv").read_text(encoding="utf-8")
+    assert "taught/learned@reader" in (folder / "tables" / "arms.csv").read_text(encoding="utf-8")
+    # A cell beside the claims against the one it names: paired over the seed that both have.
+    label = "taught: learned − learned of plain, seed 0"
+    assert label in (folder / "report.html").read_text(encoding="utf-8") and label in " ".join(console.split())
+    assert label in (folder / "tables" / "comparisons.csv").read_text(encoding="utf-8")
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
     json.dumps(summary(state))
 
@@ -131,7 +150,7 @@ def test_tiers_run_resume_after_a_kill_are_recorded_and_verify(workshop: Worksho
 def test_the_command_checks_and_refuses(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table_of(workshop, tmp_path)
     path = str(tmp_path / "table.yaml")
-    assert main(["table", path, "--check"]) == 0 and "3 cells, 3 recipes" in capsys.readouterr().out
+    assert main(["table", path, "--check"]) == 0 and "4 cells, 4 recipes" in capsys.readouterr().out
     assert main(["table", path, "--tier", "0", "--check"]) == 2
     assert main(["table", path, "cells=[]", "nme=x", "--check"]) == 2 and "did you mean name" in capsys.readouterr().err
 
@@ -169,19 +188,61 @@ def test_the_surviving_share_is_measured_where_there_is_a_gain_and_refused_where
         estimate("surviving_share", table, names | {"learned": "shuffled", "baseline": "learned"})
 
 
-def gain(low: float, high: float) -> Shown:
-    rows = {"learned": [1, 0], "template": [0, 1]}
-    table = outcomes(rows).rename({"example": "example_id", "user": "user_id", "arm": "verbalizer"})
-    flat = table.rename({"size": "slate_size", "slate": "slate_index"}).with_columns(recommender=pl.lit(""))
-    found = compare(flat, Arm("learned", ""), Arm("template", ""))
-    from dataclasses import replace
+def decisions_of(values: dict[str, list[int]], seed: int = 0) -> pl.DataFrame:
+    """`outcomes` as decisions of a table."""
+    names = {"example": "example_id", "user": "user_id", "arm": "verbalizer", "size": "slate_size"}
+    renamed = outcomes(values).rename(names | {"slate": "slate_index"})
+    return renamed.with_columns(recommender=pl.lit(""), seed=pl.lit(seed, pl.Int64))
 
-    return Shown("", replace(found, low=low, high=high))
+
+def test_learned_texts_are_compared_over_the_seeds_given() -> None:
+    lucky, usual = {"a/learned": [1, 1, 1, 0]}, {"a/learned": [1, 0, 0, 0], "b/learned": [1, 1, 0, 0]}
+    table = pl.concat([decisions_of(usual, seed=0), decisions_of(lucky, seed=1)])
+    common, all_seeds = compared(table, "a/learned", "b/learned", seeds=[0]), compared(table, "a/learned", "b/learned")
+    assert common.difference == pytest.approx(-0.25) and set(common.per_seed_a) == {0}
+    assert all_seeds.difference == pytest.approx(0.0) and common.users == all_seeds.users == 60
+    assert common.low < -0.25 < common.high < 0
+
+
+def gain(low: float, high: float) -> Shown:
+    found = compare(decisions_of({"learned": [1, 0], "template": [0, 1]}), Arm("learned", ""), Arm("template", ""))
+    return Shown("", dataclasses.replace(found, low=low, high=high))
 
 
 def test_a_gain_that_not_every_reader_sees_is_called_specific() -> None:
-    assert "seen by every reader" in reading_of({"": gain(0.01, 0.1), "listwise": gain(0.02, 0.1)})
-    assert reading_of({"": gain(0.01, 0.1), "listwise": gain(-0.1, 0.1)}).startswith(
-        "the gain is specific to its own recommender"
-    )
-    assert reading_of({"": gain(-0.01, 0.1), "listwise": gain(-0.1, 0.1)}).startswith("no reader shows a gain")
+    seen, unseen = gain(0.01, 0.1), gain(-0.1, 0.1)
+    assert "seen by every reader" in reading_of({"": seen, "listwise": gain(0.02, 0.1)})
+    assert reading_of({"": seen, "other": unseen}).startswith("the gain is specific to its own recommender")
+    assert reading_of({"": unseen, "listwise": unseen}).startswith("no reader shows a gain")
+
+
+def test_a_gain_in_one_answering_mode_only_is_called_mode_specific() -> None:
+    seen, unseen = gain(0.01, 0.1), gain(-0.1, 0.1)
+    found = reading_of({"": seen, "other": seen, "listwise": unseen})
+    assert found.startswith("the gain is specific to its own recommender, other (") and "Mode-specific" in found
+    assert "Mode-specific" in reading_of({"": seen, "other+listwise": unseen}, {"other+listwise"})
+    assert "Mode-specific" not in reading_of({"": seen, "listwise": seen, "other": unseen})
+
+
+def test_a_reader_at_chance_makes_no_gain_specific() -> None:
+    seen, unseen = gain(0.01, 0.1), gain(-0.1, 0.1)
+    found = reading_of({"": seen, "other": seen, "bare": unseen}, {"bare"})
+    assert found.startswith("the gain is seen by every reader that does better than chance: its own recommender, other")
+    assert found.count("at chance with both texts") == 1
+    assert "and no other reader does better than chance" in reading_of({"": seen, "bare": unseen}, {"bare"})
+    assert reading_of({"": seen, "other": unseen, "bare": unseen}, {"bare"}).startswith("the gain is specific to")
+
+
+def test_readers_at_chance_are_those_that_read_neither_text() -> None:
+    chance = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]  # of ten candidates
+    sides = {"c/learned": [1, 1, 0], "c/titles": [1, 0, 0]}
+    sides |= {
+        "c/learned@bare": chance,
+        "c/titles@bare": chance[::-1],
+        "c/learned@half": [1, 0],
+        "c/titles@half": chance,
+    }
+    table = decisions_of(sides)
+    readers = {"": "", "bare": "@bare", "half": "@half"}
+    gains = {name: Shown("", compared(table, f"c/learned{at}", f"c/titles{at}")) for name, at in readers.items()}
+    assert blind_readers(gains, summarise(table, ["recall@1", "mrr"])) == {"bare"}

@@ -9,10 +9,12 @@ import polars as pl
 from recsys.errors import InputError
 from verbalize.report.artefacts import outcomes_table, write_artefact
 from verbalize.report.claims import Claim, Estimator
-from verbalize.report.ledger import CLAIMS, RESULTS, assemble, load_claim, write_claim
+from verbalize.report.ledger import CLAIMS, RESULTS, assemble, judge_families, load_claim, write_claim
+from verbalize.report.primary import DIFFERENCES
+from verbalize.tables.names import PLACE, shuffled_of
 from verbalize.tables.results import resolved
 from verbalize.tables.run import State, cells_of
-from verbalize.tables.settings import PLACE, TableClaim, shuffled_of
+from verbalize.tables.settings import TableClaim
 
 ARM = "{verbalizer}"
 """Opaque rows name an arm as the table does: the recommender is part of its cell."""
@@ -48,7 +50,12 @@ def write_claims(state: State, name: str, decisions: pl.DataFrame | None, root: 
         chosen = decisions.filter(pl.col("verbalizer").is_in(sorted(arms)))
         # The salt is thrown away: nothing leads from a published id back to a user.
         write_artefact(outcomes_table(chosen, secrets.token_hex(16), arm=ARM), artefact)
-    return [claim for one in found if (claim := _write(one, artefact, root, command)) is not None]
+    # What has no number yet counts against the others: a table read half way must not look better than at its end.
+    family = [_id(one) for one in found if one.estimator.name in DIFFERENCES]
+    for one in found:
+        _write(one, artefact, root, command, family if one.estimator.name in DIFFERENCES else [])
+    judged = judge_families(root)
+    return [judged[_id(one)] for one in found]
 
 
 def record(state: State, name: str, decisions: pl.DataFrame | None, root: Path, command: str) -> None:
@@ -84,8 +91,12 @@ def _refuse_weak_rivals(state: State, name: str, claim: TableClaim) -> None:
                     )
 
 
-def _write(one: Measurable, artefact: Path, root: Path, command: str) -> Claim | None:
-    claim, claim_id = one.claim, one.claim.id.replace(PLACE, one.set)
+def _id(one: Measurable) -> str:
+    return one.claim.id.replace(PLACE, one.set)
+
+
+def _write(one: Measurable, artefact: Path, root: Path, command: str, family: list[str]) -> Claim | None:
+    claim, claim_id = one.claim, _id(one)
     path = root / CLAIMS / f"{claim_id}.json"
     before = load_claim(path) if path.exists() else None
     share = claim.kind == "surviving_share"
@@ -104,6 +115,7 @@ def _write(one: Measurable, artefact: Path, root: Path, command: str) -> Claim |
             direction=claim.direction,
             criterion=claim.criterion,
             note=note,
+            family=family,
         )
 
     reason = one.reason

@@ -1,7 +1,8 @@
 """Finished texts before another reader: another cell's recommender, or the same one answering in another way.
 
-The texts are those that the writing cell's evaluation wrote for its examples; only the ranking is new. It is a stage
-behind `evaluate`, so it resumes, and is shared, like any other.
+The texts are those that the writing cell's evaluation wrote for its examples; only the ranking is new. Read are the
+learned text and what its gain is measured against, not every arm: rankings are what a table costs. It is a stage behind
+`evaluate`, so it resumes, and is shared, like any other.
 """
 
 from collections.abc import Mapping
@@ -14,12 +15,12 @@ import polars as pl
 from recsys.storage import read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.pipeline import Context, Progress, Stage, run_stages
-from verbalize.recipe import BASELINES, LEARNED, SHUFFLED, Recipe
+from verbalize.recipe import LEARNED, Recipe
 from verbalize.stages import data, stages_of
 from verbalize.stages.evaluate import Texts, rank
 from verbalize.stages.recommender import identity, open_recommender, own_facts
 from verbalize.stages.templates import load_roles
-from verbalize.tables.settings import CellConfig
+from verbalize.tables.cells import CellConfig
 
 STAGE = "crossed"
 
@@ -34,8 +35,8 @@ class Side:
 
 
 def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: str, progress: Progress) -> Path:
-    """The folder of decisions.parquet, whose verbalizers are the writer's arms, read by the reader's recommender in
-    `mode` (None: its own).
+    """The folder of decisions.parquet, whose verbalizers are the writer's `crossed_arms`, read by the reader's
+    recommender in `mode` (None: its own).
     """
     if mode is not None:
         recommender = replace(reader.recipe.recommender, mode=mode)
@@ -43,7 +44,7 @@ def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: st
     before = stages_of(writer.recipe, command)
     before = before[: [stage.name for stage in before].index("evaluate") + 1]
     config = {
-        "arms": arms_of_texts(writer.cell),
+        "arms": writer.cell.crossed_arms,
         "recommender": identity(reader.recipe.recommender),
         "candidates": plain(reader.recipe.candidates),
         "adapter": reader.folders["recommender"].name if "recommender" in reader.folders else None,
@@ -53,13 +54,8 @@ def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: st
     return run_stages([*before, last], store, progress)[STAGE]
 
 
-def arms_of_texts(cell: CellConfig) -> list[str]:
-    """The arms that another recommender can read: texts, in their owners' hands."""
-    return [arm for arm in cell.arms if arm not in (*BASELINES, SHUFFLED)]
-
-
 def _run(writer: Side, reader: Side, context: Context) -> Mapping[str, Any]:
-    recipe, arms = writer.recipe, arms_of_texts(writer.cell)
+    recipe, arms = writer.recipe, writer.cell.crossed_arms
     _, report = data.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
     examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report

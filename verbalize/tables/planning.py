@@ -9,7 +9,8 @@ from recsys.errors import InputError
 from verbalize.config import build, load_yaml, override, plain
 from verbalize.pipeline import folder_of, stage_keys
 from verbalize.recipe import BASELINES, LEARNED, SHUFFLED, Recipe
-from verbalize.tables.settings import CellConfig, Table, assignments
+from verbalize.tables.cells import CellConfig
+from verbalize.tables.settings import Table, assignments
 from verbalize.verbalizers.templates import TEMPLATES
 
 OWN = ("name", "title", "tracking")
@@ -34,6 +35,15 @@ class Planned:
         """`set.cell`."""
         return f"{self.set}.{self.cell.id}"
 
+    @property
+    def seeds(self) -> frozenset[int]:
+        """The seeds of its learned texts."""
+        return frozenset(seed for recipe in self.recipes for seed in recipe.seeds)
+
+    def at(self, place: int) -> Recipe:
+        """The recipe that meets another cell's recipe at `place`: that of the same seed, where each seed has one."""
+        return self.recipes[min(place, len(self.recipes) - 1)]
+
 
 def waiting(table: Table) -> list[str]:
     """Data sets that need `data=PATH` and have none."""
@@ -54,7 +64,11 @@ def plan_table(table: Table, store: Path | None = None) -> list[Planned]:
             if name in cell.tiers and name not in absent:
                 earlier = found[name, cell.learns_from] if cell.learns_from else None
                 found[name, cell.id] = _planned(table, name, cell, earlier, store)
-        _agree([planned for planned in found.values() if planned.set == name])
+        mine = {cell: planned for (own, cell), planned in found.items() if own == name}
+        _agree(list(mine.values()))
+        for planned in mine.values():
+            _check_crossings(planned, mine)
+            _check_reference(planned, mine)
     return sorted(found.values(), key=lambda planned: planned.tier)
 
 
@@ -77,6 +91,8 @@ def _planned(table: Table, name: str, cell: CellConfig, earlier: Planned | None,
                     raise InputError("learns_from", "trains a recommender, and this cell has none", "give it one")
                 extra["recommender_training.learned"] = _learned(earlier, place, store)
             recipes.append(_recipe(table, name, cell, extra, "" if seed is None else f".seed{seed}"))
+        if cell.is_reader and first.recommender_training is None:
+            raise InputError("no arms", "make a reader, which trains a recommender, and this one does not", "give arms")
     except InputError as error:
         raise type(error)(f"set {name}, cell {cell.id}: {error.value}", error.rule, error.remedy) from error
     return Planned(cell, name, cell.tiers[name], tuple(recipes))
@@ -84,7 +100,7 @@ def _planned(table: Table, name: str, cell: CellConfig, earlier: Planned | None,
 
 def _learned(earlier: Planned, place: int, store: Path | None) -> str:
     """The folder in which the earlier cell's policy of this replicate will lie."""
-    recipe = earlier.recipes[min(place, len(earlier.recipes) - 1)]
+    recipe = earlier.at(place)
     key = keys_of(recipe)["train"] if store else earlier.cell.id
     return str(folder_of(store or Path("store"), "train", key) / f"seed-{recipe.seeds[0]}")
 
@@ -108,7 +124,7 @@ def _recipe(
     given = values.get("evaluation") or {}
     # A look of its own at test users for every cell, under a name that says which.
     look: dict[str, Any] = {"id": identity, "statement": f"Cell {cell.id} of {config.name} on {name}", "target": None}
-    look["a"] = LEARNED if LEARNED in cell.arms else arms[0]
+    look["a"] = arms[0] if arms and LEARNED not in cell.arms else LEARNED
     values |= {"name": identity, "title": f"{config.name}: {name}, {cell.id}"}
     values["evaluation"] = {key: value for key, value in given.items() if key not in OWN_EVALUATION} | {
         "templates": [arm for arm in arms if arm in TEMPLATES],
@@ -137,3 +153,41 @@ def _agree(planned: list[Planned]) -> None:
                         "differs from that of the cells before it, so they would not rank the same",
                         "make it a data set of its own",
                     )
+
+
+def _check_crossings(planned: Planned, others: Mapping[str, Planned]) -> None:
+    """Refuse a crossing that is none: the texts would meet the very recommender they were written for."""
+    for crossing in planned.cell.crossed:
+        writer, reader = (others[cell or planned.cell.id] for cell in (crossing.texts, crossing.recommender))
+        for place in range(len(planned.recipes)):
+            own, read = reader_of(writer.at(place)), reader_of(reader.at(place), crossing.mode)
+            if own == read:
+                raise InputError(
+                    f"set {planned.set}, cell {planned.cell.id}: crossing @{crossing.name(planned.cell.id)}",
+                    f"has the texts of {writer.cell.id} read by their own recommender",
+                    "name a cell whose recommender is trained in another way, or another mode",
+                )
+
+
+def reader_of(recipe: Recipe, mode: str | None = None) -> dict[str, Any]:
+    """What makes a recipe's recommender the one it is, answering in `mode` (None: its own)."""
+    settings = plain(recipe.recommender)
+    training = recipe.recommender_training and plain(recipe.recommender_training)
+    return {
+        "recommender": settings | {"mode": mode or settings["mode"]},
+        "candidates": plain(recipe.candidates),
+        # Random actions are among the texts it learns from.
+        "training": training and {**training, "actions": plain(recipe.policy.actions)},
+    }
+
+
+def _check_reference(planned: Planned, others: Mapping[str, Planned]) -> None:
+    """Refuse two learned texts that share no seed: their difference would not be paired."""
+    if planned.cell.reference is not None:
+        other, arm = planned.cell.reference
+        if arm == LEARNED and LEARNED in planned.cell.arms and not planned.seeds & others[other].seeds:
+            raise InputError(
+                f"set {planned.set}, cell {planned.cell.id}: compare_with {other}",
+                f"has no seed in common: {sorted(planned.seeds)} and {sorted(others[other].seeds)}",
+                "give both a seed",
+            )

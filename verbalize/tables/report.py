@@ -1,40 +1,26 @@
-"""A table as a report: arms with intervals, claims and decomposition, and what other readers make of the same texts."""
+"""A table as a report: arms with intervals, their comparisons, and what is chosen, specific or unfinished, in words."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from recsys.comparison import Comparison, compare, summarise
-from recsys.errors import InputError
+from recsys.comparison import summarise
 from recsys.looks import LooksRegister
-from recsys.significance import holm
 from recsys.storage import read_json, write_text
-from verbalize.recipe import LEARNED
 from verbalize.report.console import render_console
-from verbalize.report.data import ReportData, Shown
+from verbalize.report.data import ReportData
 from verbalize.report.export import write_report
 from verbalize.report.provenance import hardware, revision, today
 from verbalize.report.sets import SLATES, combined
-from verbalize.report.views import signed
-from verbalize.tables.claims import measurables, record, write_claims
-from verbalize.tables.results import (
-    decisions_of_set,
-    learned_arms,
-    readers_of,
-    resolved,
-    roles_of,
-    selection_mrr,
-    tokens_of_set,
-)
+from verbalize.tables.claims import record, write_claims
+from verbalize.tables.comparisons import blind_readers, comparisons_of_set, crossed_gains, reading_of
+from verbalize.tables.results import decisions_of_set, learned_arms, roles_of, selection_mrr, tokens_of_set
 from verbalize.tables.run import State
-from verbalize.tables.settings import PLACE
 
 METRICS = ("recall@1", "mrr", "ndcg@10")
-REFERENCES = ("best_template", "best_template_same_fields", "concatenation")
-"""What a crossed learned text is compared with: the first of these among the cell's arms."""
 
 
 def write_table(state: State, folder: Path, command: str, record_in: Path | None = None) -> ReportData:
@@ -64,67 +50,6 @@ def write_table(state: State, folder: Path, command: str, record_in: Path | None
     return data
 
 
-def comparisons_of_set(state: State, name: str, decisions: pl.DataFrame) -> list[Shown]:
-    """Claims first, adjusted together; then what is shown without being claimed; then the crossings."""
-    primary: dict[str, tuple[str, Comparison]] = {}
-    for one in measurables(state, name):
-        if one.claim.kind == "recall" and not one.reason:
-            a, b = (one.estimator.parameters[side] for side in ("a", "b"))
-            found = compared(decisions, a, b, one.claim.relative)
-            primary[one.claim.id] = (one.claim.statement.replace(PLACE, name), found)
-    mde = _detectable(state, name)
-    adjusted = holm({key: found.p for key, (_, found) in primary.items()}) if primary else {}
-    shown = [
-        Shown(label, found, None if found.relative else mde, adjusted[key]) for key, (label, found) in primary.items()
-    ]
-    for claim in state.table.config.claims:
-        if not claim.id and name in claim.sets:
-            try:
-                a, b = (resolved(state, name, place) for place in (claim.a, claim.b))
-            except InputError:
-                continue  # its cells are among the notes
-            found = compared(decisions, a, b, claim.relative)
-            label = claim.statement.replace(PLACE, name)
-            shown.append(Shown(label, found, None if found.relative else mde, primary=False))
-    return [*shown, *(one for gains in crossed_gains(state, name, decisions).values() for one in gains.values())]
-
-
-def crossed_gains(state: State, name: str, decisions: pl.DataFrame) -> dict[str, dict[str, Shown]]:
-    """Cell -> reader -> gain of its learned texts over its reference; the reader "" is the cell's own recommender."""
-    found: dict[str, dict[str, Shown]] = {}
-    for (own, cell), done in state.done.items():
-        arms = done.planned.cell.arms
-        reference = next((arm for arm in REFERENCES if arm in arms), None)
-        readers = readers_of(state, name, cell) if own == name and reference and LEARNED in arms else []
-        for reader in ("", *readers) if readers else ():
-            at = f"@{reader}" if reader else ""
-            gain = compared(decisions, f"{cell}/{LEARNED}{at}", f"{cell}/{reference}{at}")
-            label = f"{cell}: {LEARNED} − {reference}, read by {reader or 'its own recommender'}"
-            found.setdefault(cell, {})[reader] = Shown(label, gain, primary=False)
-    return found
-
-
-def reading_of(gains: Mapping[str, Shown]) -> str:
-    """Whether a gain is seen by every reader, in words; `gains` as in `crossed_gains`."""
-    own, others = gains[""].comparison, {name: one.comparison for name, one in gains.items() if name}
-    listed = "; ".join(
-        f"{name or 'its own recommender'} {signed(one.difference)} [{signed(one.low)}, {signed(one.high)}]"
-        for name, one in {"": own, **others}.items()
-    )
-    gaining = [name or "its own recommender" for name, one in {"": own, **others}.items() if one.low > 0]
-    if not gaining:
-        return f"no reader shows a gain ({listed})."
-    if len(gaining) == len(gains):
-        return f"the gain is seen by every reader ({listed})."
-    return f"the gain is specific to {', '.join(gaining)} ({listed})."
-
-
-def compared(decisions: pl.DataFrame, a: str, b: str, relative: bool = False) -> Comparison:
-    """Recall@1 of two of the table's arms, by name, whoever read them."""
-    flat = decisions.filter(pl.col("verbalizer").is_in([a, b])).with_columns(recommender=pl.lit(""))
-    return compare(flat, (a, ""), (b, ""), relative=relative)
-
-
 def summary(state: State) -> dict[str, Any]:
     """The table as plain values: cells by state, claims, and Recall@1 of every arm."""
     data = state.report or ReportData("")
@@ -142,13 +67,12 @@ def summary(state: State) -> dict[str, Any]:
 def _report(state: State, name: str, decisions: pl.DataFrame | None, claims: Sequence[Any], command: str) -> ReportData:
     if decisions is None:
         return ReportData(title=name, claims=tuple(claims), notes=tuple(_unfinished(state, name)))
-    gains = crossed_gains(state, name, decisions)
-    first = next(one for (own, _), one in state.done.items() if own == name)
-    audits = read_json(first.folders[0]["evaluate"] / "done.json")["facts"]["audits"]
+    gains, arms = crossed_gains(state, name, decisions), summarise(decisions, METRICS)
+    audits = read_json(state.evaluated(name)[0].folders[0]["evaluate"] / "done.json")["facts"]["audits"]
     return ReportData(
         title=name,
         claims=tuple(claims),
-        arms=summarise(decisions, METRICS),
+        arms=arms,
         tokens=tokens_of_set(state, name),
         learned=learned_arms(state, name),
         comparisons=tuple(comparisons_of_set(state, name, decisions)),
@@ -161,18 +85,10 @@ def _report(state: State, name: str, decisions: pl.DataFrame | None, claims: Seq
         },
         notes=(
             *_chosen(state, name),
-            *(f"{cell}: {reading_of(readers)}" for cell, readers in gains.items()),
+            *(f"{cell}: {reading_of(readers, blind_readers(readers, arms))}" for cell, readers in gains.items()),
             *_unfinished(state, name),
         ),
     )
-
-
-def _detectable(state: State, name: str) -> float | None:
-    """The smallest difference of Recall@1 that could be seen, as the first cell stated it before it looked."""
-    first = next(done for (own, _), done in state.done.items() if own == name)
-    plan = read_json(first.folders[0]["evaluate"] / "plan.json")
-    smallest: float | None = plan["detectable"]["absolute"]
-    return smallest
 
 
 def _chosen(state: State, name: str) -> list[str]:
@@ -183,12 +99,11 @@ def _chosen(state: State, name: str) -> list[str]:
             scores = {cell: selection_mrr(state.done[name, cell]) for cell in cells}
             listed = ", ".join(f"{cell} {score:.3f}" for cell, score in scores.items())
             found.append(f"{alias} is {max(scores, key=lambda c: scores[c])} (MRR on selection users: {listed}).")
-    for (own, cell), done in state.done.items():
-        if own == name:
-            roles = [roles_of(folders) for folders in done.folders]
-            named = {role: sorted({one[role] for one in roles}) for role in roles[0] if role in done.planned.cell.arms}
-            listed = ", ".join(f"{role} = {' or '.join(names)}" for role, names in named.items())
-            found += [f"{cell}, chosen on validation: {listed}."] if listed else []
+    for done in state.evaluated(name):
+        cell, roles = done.planned.cell, [roles_of(folders) for folders in done.folders]
+        named = {role: sorted({one[role] for one in roles}) for role in roles[0] if role in cell.arms}
+        listed = ", ".join(f"{role} = {' or '.join(names)}" for role, names in named.items())
+        found += [f"{cell.id}, chosen on validation: {listed}."] if listed else []
     return found
 
 

@@ -11,8 +11,8 @@ from recsys.storage import read_json, read_parquet
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.stages.evaluate import arm_of
 from verbalize.stages.report import main_recommender
+from verbalize.tables.names import parts_of
 from verbalize.tables.run import Done, State
-from verbalize.tables.settings import parts_of
 
 CHOOSES = "reciprocal_rank"
 """What chooses among finalists: MRR of the texts on the selection users, who chose the checkpoint too."""
@@ -23,18 +23,19 @@ def decisions_of_set(state: State, name: str) -> pl.DataFrame | None:
 
     Raises InputError when two cells did not rank the same slates.
     """
-    done = [one for (own, _), one in state.done.items() if own == name]
-    if not done:
+    evaluated = state.evaluated(name)
+    if not evaluated:
         return None
-    _same_slates(done)
-    return pl.concat([part for one in done for part in _parts(one)])
+    _same_slates(evaluated)
+    done = [one for (own, _), one in state.done.items() if own == name]
+    return pl.concat([part for one in done for part in (*_own(one), *_crossed(one))])
 
 
 def tokens_of_set(state: State, name: str) -> dict[str, float]:
     """Arm -> mean tokens of its texts."""
     found: dict[str, list[float]] = {}
-    for (own, _), one in state.done.items():
-        for folders in one.folders if own == name else ():
+    for one in state.evaluated(name):
+        for folders in one.folders:
             roles = roles_of(folders)
             table = read_parquet(folders["evaluate"] / "verbalizations.parquet")
             plain = table.with_columns(pl.col("verbalizer").str.replace("@.*$", ""))
@@ -76,15 +77,23 @@ def selection_mrr(done: Done) -> float:
     return float(np.mean(values))
 
 
-def _parts(done: Done) -> list[pl.DataFrame]:
+def _own(done: Done) -> list[pl.DataFrame]:
+    """The decisions of a cell's arms; a reader has none."""
     parts = []
-    for recipe, folders, crossed in zip(done.planned.recipes, done.folders, done.crossed, strict=True):
+    for recipe, folders in zip(done.planned.recipes, done.folders, strict=True) if done.planned.cell.arms else ():
         decisions, roles = read_parquet(folders["evaluate"] / "decisions.parquet"), roles_of(folders)
         main = main_recommender(decisions)
         for arm in done.planned.cell.arms:
             verbalizer, recommender = arm_of(arm, roles, main, recipe.evaluation.baselines)
             mine = decisions.filter(pl.col("verbalizer") == verbalizer, pl.col("recommender") == recommender)
             parts.append(_named(mine, done, recipe, f"{done.planned.cell.id}/{arm}"))
+    return parts
+
+
+def _crossed(done: Done) -> list[pl.DataFrame]:
+    """The decisions of the crossings that a cell lists."""
+    parts = []
+    for recipe, crossed in zip(done.planned.recipes, done.crossed, strict=True):
         for (cell, reader), folder in crossed.items():
             read = read_parquet(folder / "decisions.parquet")
             for arm in read["verbalizer"].unique(maintain_order=True):

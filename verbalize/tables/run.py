@@ -24,16 +24,17 @@ from verbalize.runs import run_recipe
 from verbalize.stages import data
 from verbalize.stages.evaluate import plan_of
 from verbalize.tables.crossed import Side, cross
+from verbalize.tables.names import PLACE, parts_of
 from verbalize.tables.planning import Planned, keys_of, plan_table, waiting
-from verbalize.tables.settings import PLACE, Table, TableClaim, parts_of
+from verbalize.tables.settings import Table, TableClaim
 
 FOLDER = "tables"
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished cell: the folders of its stages by recipe, and those of its crossings by recipe, cell whose texts are
-    read and reader."""
+    """A finished cell: the folders of its stages by recipe (a reader's end with its recommender), and those of its
+    crossings by recipe, cell whose texts are read and reader."""
 
     planned: Planned
     folders: tuple[Mapping[str, Path], ...]
@@ -50,6 +51,10 @@ class State:
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     report: ReportData | None = None
+
+    def evaluated(self, name: str) -> list[Done]:
+        """The finished cells of a data set that have arms, in the order in which they ran."""
+        return [one for (own, _), one in self.done.items() if own == name and not one.planned.cell.is_reader]
 
     def why_not(self, name: str, cell: str) -> str:
         """Why there is no result of a cell."""
@@ -117,10 +122,12 @@ def _carry_out(state: State, planned: Planned, runs: Path | str, command: str, p
     folders: list[Mapping[str, Path]] = []
     crossed: list[Mapping[tuple[str, str], Path]] = []
     for place, recipe in enumerate(planned.recipes):
-        trained = run_recipe(recipe, runs, command, progress, until="train")
-        if recipe.evaluation.split == "test":
+        reading = planned.cell.is_reader  # it opens no test users: the cells whose texts it reads have
+        trained = run_recipe(recipe, runs, command, progress, until="recommender" if reading else "train")
+        if recipe.evaluation.split == "test" and not reading:
             _look(state, planned, recipe, trained.stages)
-        folders.append(run_recipe(recipe, runs, command, progress, until="evaluate").stages)
+        last = trained if reading else run_recipe(recipe, runs, command, progress, until="evaluate")
+        folders.append(last.stages)
         mine: dict[tuple[str, str], Path] = {}
         for crossing in planned.cell.crossed:
             own = Side(planned.cell, recipe, folders[-1])
@@ -135,9 +142,8 @@ def _carry_out(state: State, planned: Planned, runs: Path | str, command: str, p
 
 
 def _side(done: Done, place: int) -> Side:
-    """A finished cell as one side of a crossing: its recipe of the same seed, where each seed has one."""
-    at = min(place, len(done.folders) - 1)
-    return Side(done.planned.cell, done.planned.recipes[at], done.folders[at])
+    """A finished cell as one side of a crossing."""
+    return Side(done.planned.cell, done.planned.at(place), done.folders[min(place, len(done.folders) - 1)])
 
 
 def _look(state: State, planned: Planned, recipe: Recipe, folders: Mapping[str, Path]) -> None:

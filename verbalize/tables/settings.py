@@ -1,4 +1,4 @@
-"""A table's YAML file as frozen dataclasses: data sets, cells, claims.
+"""A table's YAML file as frozen dataclasses: data sets, cells (`verbalize.tables.cells`), claims.
 
 A cell is an ordinary recipe: that of its data set, with the overrides of the set, of the table and its own. Cells share
 logs, examples, recommenders and trainings through the store of stages, so a table costs what its different parts cost.
@@ -6,20 +6,16 @@ Loading checks what needs no recipe; `verbalize.tables.planning` builds every ce
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from recsys.errors import InputError
-from recsys.recommenders.language import MODES
 from verbalize.config import build, load_yaml, override
-from verbalize.recipe import LEARNED, SHUFFLED
 from verbalize.report.claims import check_claim_id
-
-PLACE = "{set}"
-"""Stands for the data set's name in ids and statements of claims."""
+from verbalize.tables.cells import CellConfig, Crossing
+from verbalize.tables.names import PLACE, check_among, check_word, parts_of, shuffled_of
 
 
 @dataclass(frozen=True)
@@ -35,71 +31,6 @@ class SetConfig:
     """Where anyone can get the files: repository and commit."""
     sha256: dict[str, str] = field(default_factory=dict)
     """File below the folder -> hash; other bytes are refused."""
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Finished texts before another reader: this cell's texts read by another cell's recommender, another cell's texts
-    read by this one's, or another answering mode.
-
-    A verbalizer and its recommender may learn to please each other alone; a gain that other readers do not see is
-    theirs. Other cells are of the same data set and stand before this one.
-    """
-
-    recommender: str | None = None
-    """The cell whose recommender reads; None is this cell's own."""
-    texts: str | None = None
-    """The cell whose texts are read; None is this cell."""
-    mode: str | None = None
-    """An answering mode of a local language model; None is that of the reader's recipe."""
-
-    def __post_init__(self) -> None:
-        if (self.recommender is None) == (self.texts is None) and (self.recommender or self.mode is None):
-            raise InputError(
-                f"crossed {self}", "is no pair of this cell and another reader", "name recommender, texts or a mode"
-            )
-        if self.mode is not None and self.mode not in MODES:
-            raise InputError(f"crossed mode {self.mode!r}", f"is none of {', '.join(MODES)}", "choose one of these")
-
-    def name(self, cell: str) -> str:
-        """What stands behind the @ of an arm: the reader, where `cell` lists this crossing."""
-        reader = cell if self.texts else self.recommender
-        return "+".join(part for part in (reader, self.mode) if part)
-
-    @property
-    def earlier(self) -> list[str]:
-        """The other cell, where there is one."""
-        return [cell for cell in (self.recommender, self.texts) if cell is not None]
-
-
-@dataclass(frozen=True)
-class CellConfig:
-    """A recipe of the table and the arms it contributes."""
-
-    id: str
-    tiers: dict[str, int]
-    """Data set -> the tier in which the cell runs there."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    arms: tuple[str, ...] = (LEARNED,)
-    """`learned`, `learned_shuffled`, templates, roles and baselines, as a recipe's claims name them."""
-    crossed: tuple[Crossing, ...] = ()
-    learns_from: str | None = None
-    """A cell before this one, whose learned texts train this cell's recommender, beside the templates and actions of
-    its `recommender_training`: the second half of a round."""
-
-    def __post_init__(self) -> None:
-        _check_word("cell", self.id)
-        names = [(crossing.texts, crossing.name(self.id)) for crossing in self.crossed]
-        if len(set(names)) < len(names):
-            raise InputError(f"cell {self.id}: crossed", "names a reader twice", "drop one of them")
-        if not self.arms or not self.tiers or min(self.tiers.values()) < 1:
-            raise InputError(f"cell {self.id}", "needs arms, and tiers from 1 on", "for example tiers: {movielens: 1}")
-
-    @property
-    def needs(self) -> list[str]:
-        """The cells without which this one cannot run."""
-        crossed = [earlier for crossing in self.crossed for earlier in crossing.earlier]
-        return list(dict.fromkeys([*([self.learns_from] if self.learns_from else []), *crossed]))
 
 
 @dataclass(frozen=True)
@@ -153,24 +84,23 @@ class TableConfig:
     register: str = "runs/looks.json"
 
     def __post_init__(self) -> None:
-        _check_word("name", self.name)
+        check_word("name", self.name)
         for name in self.sets:
-            _check_word("set", name)
+            check_word("set", name)
         known: list[str] = []
         for cell in self.cells:
             if cell.id in known:
                 raise InputError(f"cell {cell.id}", "is there twice", "give every cell its own id")
-            for earlier in cell.needs:
-                self._check_earlier(cell, earlier, known)
+            self._check_others(cell, known)
             for name in cell.tiers:
-                _among(f"cell {cell.id}: set", name, self.sets)
+                check_among(f"cell {cell.id}: set", name, self.sets)
             known.append(cell.id)
         for name, cells in self.finalists.items():
-            _check_word("finalists", name)
+            check_word("finalists", name)
             if name in known or not cells:
                 raise InputError(f"finalists.{name}", "names a cell, or nobody", "give it a name and cells of its own")
             for one in cells:
-                _among(f"finalists.{name}: cell", one, known)
+                check_among(f"finalists.{name}: cell", one, known)
         for claim in self.claims:
             self._check_claim(claim)
 
@@ -191,8 +121,23 @@ class TableConfig:
         """The cells that a claim's cell may mean: itself, or the finalists under that name."""
         return self.finalists.get(name, (name,))
 
+    def _check_others(self, cell: CellConfig, known: list[str]) -> None:
+        for earlier in cell.needs:
+            self._check_earlier(cell, earlier, known)
+        writers = [("texts", one.texts) for one in cell.crossed] + [("learns_from", cell.learns_from)]
+        for what, writer in writers:
+            if writer is not None and self.cell(writer).is_reader:
+                raise InputError(f"cell {cell.id}: {what} {writer}", "is a reader and writes none", "name another cell")
+        if cell.reference is not None:
+            other, arm = cell.reference
+            if other != cell.id:
+                self._check_earlier(cell, other, known)
+            check_among(f"cell {cell.id}: compare_with, arm of {other}", arm, self.cell(other).arms)
+            if (other, (arm,)) == (cell.id, cell.compared_arms):
+                raise InputError(f"cell {cell.id}: compare_with", "is the arm itself", "name another cell or arm")
+
     def _check_earlier(self, cell: CellConfig, earlier: str, known: list[str]) -> None:
-        _among(f"cell {cell.id}: earlier cell", earlier, known)
+        check_among(f"cell {cell.id}: earlier cell", earlier, known)
         for name, tier in cell.tiers.items():
             if self.cell(earlier).tiers.get(name, tier + 1) > tier:
                 raise InputError(
@@ -204,17 +149,18 @@ class TableConfig:
     def _check_claim(self, claim: TableClaim) -> None:
         label = f"claim {claim.id or claim.statement!r}"
         for name in claim.sets:
-            _among(f"{label}: set", name, self.sets)
+            check_among(f"{label}: set", name, self.sets)
         arms = [claim.a, claim.b, *([shuffled_of(claim.a)] if claim.kind == "surviving_share" else [])]
         for place in arms:
             named, arm, crossing = parts_of(place)
-            _among(f"{label}: cell", named, [*(cell.id for cell in self.cells), *self.finalists])
+            check_among(f"{label}: cell", named, [*(cell.id for cell in self.cells), *self.finalists])
             for cell in map(self.cell, self.candidates(named)):
-                _among(f"{label}: arm of {cell.id}", arm, cell.arms)
+                check_among(f"{label}: arm of {cell.id}", arm, cell.arms)
                 if crossing:
-                    _among(f"{label}: reader of {cell.id}", crossing, self.crossings_of(cell.id))
+                    check_among(f"{label}: reader of {cell.id}", crossing, self.crossings_of(cell.id))
+                    check_among(f"{label}: arm of {cell.id} given to other readers", arm, cell.crossed_arms)
                 for name in claim.sets:
-                    _among(f"{label}: set of {cell.id}", name, cell.tiers)
+                    check_among(f"{label}: set of {cell.id}", name, cell.tiers)
 
 
 @dataclass(frozen=True)
@@ -234,24 +180,6 @@ def load_table(path: Path | str, overrides: Iterable[str] = ()) -> Table:
     return Table(build(TableConfig, override(load_yaml(path), overrides)), Path(path))
 
 
-def parts_of(place: str) -> tuple[str, str, str]:
-    """An arm of the table as (cell, arm, crossing); no crossing is "".
-
-    >>> parts_of("rewrite/learned@listwise"), parts_of("rewrite/ease")
-    (('rewrite', 'learned', 'listwise'), ('rewrite', 'ease', ''))
-    """
-    cell, separator, rest = place.partition("/")
-    arm, _, crossing = rest.partition("@")
-    if not (separator and cell and arm):
-        raise InputError(f"arm {place!r}", "is written cell/arm or cell/arm@crossing", "for example actions/learned")
-    return cell, arm, crossing
-
-
-def shuffled_of(place: str) -> str:
-    """The arm with the same cell's texts in other users' hands."""
-    return f"{parts_of(place)[0]}/{SHUFFLED}"
-
-
 def assignments(values: Mapping[str, Any], where: str = "") -> list[str]:
     """`key=value` overrides of nested values; sections are merged key by key, lists and scalars replaced.
 
@@ -268,13 +196,3 @@ def assignments(values: Mapping[str, Any], where: str = "") -> list[str]:
         else:
             found.append(f"{name}={json.dumps(value, ensure_ascii=False)}")
     return found
-
-
-def _check_word(what: str, word: str) -> None:
-    if not re.fullmatch(r"[a-z0-9_]+", word):
-        raise InputError(f"{what} {word!r}", "is part of ids: lower-case letters, digits and '_'", "rename it")
-
-
-def _among(where: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise InputError(f"{where} {name}", "is not known", f"choose from {', '.join(known) or 'none yet'}")
