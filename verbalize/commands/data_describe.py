@@ -11,7 +11,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     about = "profile a log: counts, spans, ties, sparsity, sessions, discoveries, what was dropped and why"
     command = actions.add_parser("describe", help=about, description=about)
     command.add_argument("what", help="a recipe (YAML with `source`), or the folder or file of a log")
-    command.add_argument("--kind", help="of a log: movielens, table, netflix or mind (default: movielens)")
+    command.add_argument("--kind", help="of a log: movielens, table, netflix, mind or store (default: movielens)")
     command.add_argument("--mapping", help="of a log of kind table: the YAML file that describes it")
     command.add_argument("--roll-up", action="store_true", help="of a log: series in place of their episodes")
     command.add_argument("--gap", type=float, default=30, help="minutes without an event that end a session (30)")

@@ -11,8 +11,8 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "forget",
         help="remove users from stores, stage artefacts and experience; name the adapters that learned from them",
         description="Remove users from stores, runs and experience libraries, then look through every file whether "
-        "their ids still stand anywhere. Source logs and trained weights are not changed: adapters are named. "
-        "Exit code 1 when something remains.",
+        "their ids still stand anywhere. Source logs, trained weights and exports outside the runs are not changed: "
+        "adapters and exports are named. Exit code 1 when something remains.",
     )
     command.add_argument("--user", action="append", required=True, metavar="ID", help="may be given several times")
     command.add_argument("--store", action="append", default=[], metavar="FOLDER", help="a store of `data append`")
@@ -32,7 +32,8 @@ def _forget(options: argparse.Namespace) -> int:
     stores, runs = ([Path(path) for path in paths] for paths in (options.store, options.runs))
     report = forget(options.user, stores, runs, keepers, options.dry_run)
     _print(report, options.dry_run)
-    return int(bool(report.found.remaining) and not options.dry_run)
+    remains = bool(report.found.remaining) or any(export.present for export in report.exports)
+    return int(remains and not options.dry_run)
 
 
 def _print(report: Any, dry_run: bool) -> None:
@@ -45,6 +46,11 @@ def _print(report: Any, dry_run: bool) -> None:
         print("adapters that learned from them (weights cannot forget; train again without them):")
         for one in report.adapters:
             print(f"  {one.adapter}: {one.why}; used by {', '.join(one.runs) or 'no run'}")
+    if report.exports:
+        print("exports of runs with them, which quote histories; they must be deleted by you:")
+        for export in report.exports:
+            there = f"{export.present} files" if export.present else "no longer there; wherever it was moved or sent"
+            print(f"  {export.folder}: {there}")
     places = report.found.remaining
     print(f"their ids now stand in {sum(places.values()):,} values of these folders{':' if places else ''}")
     for place, count in sorted(places.items()):

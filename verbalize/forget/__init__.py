@@ -2,7 +2,8 @@
 
     report = forget(["u17"], stores=[Path("store")], runs=[Path("runs")], dry_run=True)
 
-What cannot be undone is said: adapters that learned from the users' examples are named, not changed.
+What cannot be undone is said: adapters that learned from the users' examples are named, not changed; so are exports
+outside the folder of runs.
 """
 
 from verbalize.forget.forget import Forgotten, forget

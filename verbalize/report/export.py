@@ -10,6 +10,7 @@ from recsys.errors import InputError
 from recsys.storage import read_json, replacing, write_text
 from verbalize.pipeline import STORE, folder_of
 from verbalize.report.data import ReportData
+from verbalize.report.exported import note
 from verbalize.report.html import render_html
 from verbalize.report.paper_figures import FORMATS, write_figures, write_sweep_figures
 from verbalize.report.sets import runs_report
@@ -23,19 +24,27 @@ def export_runs(folders: Sequence[Path], out: Path, formats: Sequence[str] = FOR
     """Write the reports of finished runs below `out`; returns the files, the page to open first.
 
     One run: report.html, tables/, figures/. Several: runs.html over all of them, and the same for each below its name.
-    Raises InputError for a folder that is no finished run, or two runs of one name.
+    Each run's folder notes where its export went (`exported`). Raises InputError for a folder that is no finished run,
+    or two runs of one name.
     """
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
         raise InputError(f"runs {names}", "need names of their own", "rename a run: verbalize report RECIPE name=other")
     found = {name: report_of(folder) for name, folder in zip(names, folders, strict=True)}
+    for folder in folders:
+        note(folder, out)
     if len(found) == 1:
-        return write_report(next(iter(found.values()))[0], out, formats)
-    page = out / "runs.html"
-    write_text(
-        runs_report({n: data for n, (data, _) in found.items()}, {n: recipe for n, (_, recipe) in found.items()}), page
-    )
-    return [page, *(path for name, (data, _) in found.items() for path in write_report(data, out / name, formats))]
+        written = write_report(next(iter(found.values()))[0], out, formats)
+        note(folders[0], out, written)
+        return written
+    pages = [out / "runs.html"]
+    reports = {name: data for name, (data, _) in found.items()}
+    write_text(runs_report(reports, {name: recipe for name, (_, recipe) in found.items()}), pages[0])
+    for folder, name in zip(folders, names, strict=True):
+        written = write_report(reports[name], out / name, formats)
+        note(folder, out, [pages[0], *written])
+        pages += written
+    return pages
 
 
 def report_of(folder: Path) -> tuple[ReportData, Any]:

@@ -11,7 +11,7 @@ from recsys.logs.engaged import EngagedConfig
 from recsys.logs.examples import build_examples
 from recsys.logs.partitioned import example_tables
 from recsys.logs.slates import ItemVectors, draw_slates
-from recsys.logs.sources import SourceConfig, read_log
+from recsys.logs.sources import SourceConfig, read_log, stored
 from recsys.logs.tables import Log
 from recsys.recommenders.candidates import render_candidates
 from recsys.seeding import unit_hash
@@ -36,6 +36,8 @@ def resolved_source(recipe: Recipe) -> SourceConfig:
 def logs_config(recipe: Recipe) -> dict[str, Any]:
     """What the logs stage depends on: the source's settings and the bytes of its files, not where they lie."""
     source = resolved_source(recipe)
+    if source.kind == "store":
+        return {"kind": source.kind, **stored.contents(source.path)}
     root = Path(source.path).expanduser()
     # A simulation written in the recipe has no files: its settings are all there is.
     paths = (root.rglob("*") if root.is_dir() else [root]) if source.path else []
@@ -47,9 +49,19 @@ def logs_config(recipe: Recipe) -> dict[str, Any]:
     return settings | ({"roll_up": True} if source.roll_up else {})
 
 
-def run_logs(recipe: Recipe, context: Context) -> Mapping[str, Any]:
-    """Writes events.parquet and items.parquet; returns the counts of every treatment."""
+def run_logs(recipe: Recipe, context: Context, expected: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Writes events.parquet and items.parquet; returns the counts of every treatment.
+
+    `expected` is the `logs_config` that the stage's key was made of. Raises InputError when a store has moved on since:
+    the folder would hold another log than its key says.
+    """
     log = read_log(resolved_source(recipe))
+    if expected is not None and recipe.source.kind == "store" and logs_config(recipe) != expected:
+        raise InputError(
+            f"source.path {recipe.source.path!r}",
+            "changed between the start of the run and its reading",
+            "run the same command again: it reads the store as it is now",
+        )
     write_parquet(log.events, context.folder / "events.parquet")
     write_parquet(log.items, context.folder / "items.parquet")
     if log.impressions is not None:

@@ -9,12 +9,13 @@ from recsys.errors import InputError
 from recsys.logs.events import canonicalise
 from recsys.logs.impressions import carried
 from recsys.logs.series import rolled_up
-from recsys.logs.sources import mind, movielens, netflix, table
+from recsys.logs.sources import mind, movielens, netflix, stored, table
+from recsys.logs.sources.several import refuse_address
 from recsys.logs.tables import Log, RawLog
 
 __all__ = ["KINDS", "RawLog", "SourceConfig", "open_source", "read_log"]
 
-KINDS = ("movielens", "table", "netflix", "mind", "simulator")
+KINDS = ("movielens", "table", "netflix", "mind", "simulator", "store")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class SourceConfig:
 
     `kind` is `movielens` (RecBole's or GroupLens' files, recognised by name), `table` (any CSV, Parquet or JSON lines
     of events, play signals or impressions through a mapping), `netflix` (a member's viewing activity), `mind` (news
-    logs as MIND ships them) or `simulator` (`recsys.simulator`). `path` is a folder or a file. `mapping` names a YAML
-    file; `inline` holds the same content written in the recipe, the options of `netflix`, or the settings of a
-    simulation. `roll_up` makes series the items in place of their episodes.
+    logs as MIND ships them), `simulator` (`recsys.simulator`) or `store` (what `verbalize data append` keeps). `path`
+    is a folder or a file. `mapping` names a YAML file; `inline` holds the same content written in the recipe, the
+    options of `netflix`, or the settings of a simulation. `roll_up` makes series the items in place of their episodes.
     """
 
     kind: str = "movielens"
@@ -40,6 +41,9 @@ def open_source(config: SourceConfig) -> RawLog:
     if config.kind not in KINDS:
         hint = nearest(config.kind, KINDS)
         raise InputError(f"source.kind {config.kind!r}", "is not known", f"use one of {', '.join(KINDS)} ({hint})")
+    if config.kind == "store":
+        raise InputError("source.kind 'store'", "has no raw log: a store's is canonical already", "call read_log")
+    refuse_address(config.path, "source.path")
     if config.kind == "simulator":  # no file of a foreign format: its events are made, or were written by us
         from recsys.simulator import source as simulator
 
@@ -57,7 +61,18 @@ def open_source(config: SourceConfig) -> RawLog:
 
 
 def read_log(config: SourceConfig) -> Log:
-    """A source made canonical, with its impressions and everything that was counted on the way."""
+    """A source made canonical, with its impressions and everything that was counted on the way.
+
+    Raises what `open_source` raises, and InputError when nothing is left.
+    """
+    if config.kind == "store":
+        if config.mapping or config.inline or config.roll_up:
+            raise InputError(
+                f"source.mapping {config.mapping!r}, source.inline {config.inline!r}, source.roll_up {config.roll_up}",
+                "describe files; a store's events were read when they were appended",
+                "leave them out (discovery looks at series without rolling up, where items name their parent_id)",
+            )
+        return stored.read(config.path)
     raw = open_source(config)
     return carried(raw, canonicalise(raw))
 

@@ -1,15 +1,19 @@
-"""Opening foreign files lazily: delimited text with any separator, Parquet, JSON lines. Text columns arrive as strings.
+"""Opening foreign files lazily: delimited text with any separator, Parquet, JSON lines, one or several as one table.
+
+Text columns arrive as strings.
 
 Polars splits at one-byte separators only; for longer ones (`::`) every line is read whole and split by an expression.
 """
 
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recsys.errors import CorruptFileError, InputError
+from recsys.logs.sources.several import joined, paths_of
 
 _UNUSED = "\x1e"  # record separator: a "column separator" that keeps each line whole
 FORMATS = {
@@ -30,8 +34,8 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class FileConfig:
-    """How to open one file. `header` names the columns of a file that has no header row; `format` is guessed from the
-    suffix."""
+    """How to open a file, all files of a folder, or those of a pattern (see `several`). `header` names the columns of
+    files that have no header row; `format` is guessed from the suffix."""
 
     file: str
     format: str = ""
@@ -41,26 +45,33 @@ class FileConfig:
 
 
 def scan(config: FileConfig, root: Path) -> pl.LazyFrame:
-    """The file as a lazy frame. Raises InputError (absent, unknown format), CorruptFileError (unreadable, ragged, wrong
-    encoding)."""
-    path = root / config.file if config.file else root
-    if not path.is_file():
-        present = (
-            sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())[:12]
-            if path.parent.is_dir()
-            else []
-        )
-        raise InputError(
-            str(path),
-            f"no such file; beside it: {present or 'nothing'}",
-            "correct the path of the source, or the mapping's `file`",
-        )
-    kind = config.format or FORMATS.get(path.suffix.lower(), "")
+    """The file, or several one after another, as a lazy frame. Raises InputError (absent, unknown format, files that do
+    not fit together), CorruptFileError (unreadable, ragged, wrong encoding)."""
+    frames = parts(config, root)
+    if len(frames) == 1:
+        return next(iter(frames.values()))
+    return joined(frames, guessed=all(_format(Path(name), config) == "jsonl" for name in frames))
+
+
+def parts(config: FileConfig, root: Path) -> dict[str, pl.LazyFrame]:
+    """Each of the files by its name below `root`. Raises as `scan` does."""
+    paths = paths_of(config.file, root)
+    if len(paths) == 1:
+        return {paths[0].name: _scan_one(paths[0], config)}
+    return {path.relative_to(root).as_posix(): _scan_one(path, config) for path in paths}
+
+
+def _format(path: Path, config: FileConfig) -> str:
+    return config.format or FORMATS.get(path.suffix.lower(), "")
+
+
+def _scan_one(path: Path, config: FileConfig) -> pl.LazyFrame:
+    kind = _format(path, config)
     if kind not in ("csv", "parquet", "jsonl"):
         raise InputError(
             f"{path.name} ({kind or 'format not known from the suffix'})",
             "a source is csv, parquet or jsonl",
-            "set `format` in the mapping",
+            "set `format` in the mapping, or let a pattern leave the file out",
         )
     if path.stat().st_size == 0:
         raise CorruptFileError(str(path), "the file is empty", "obtain it again")
@@ -81,11 +92,16 @@ def scan(config: FileConfig, root: Path) -> pl.LazyFrame:
     return frame
 
 
-def collect(frame: pl.LazyFrame, what: str) -> pl.DataFrame:
-    """Collect, turning the reader's own complaints into CorruptFileError that names the file."""
+def collect(
+    frame: pl.LazyFrame, what: str, files: Callable[[], Mapping[str, pl.LazyFrame]] | None = None
+) -> pl.DataFrame:
+    """Collect, turning the reader's own complaints into CorruptFileError that names the file: where `files` gives
+    several, the first of them that cannot be read."""
     try:
         return frame.collect()
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as error:
+        for name, part in files().items() if files else ():
+            collect(part, name)
         raise CorruptFileError(
             what,
             f"could not be read ({_first_line(error)})",

@@ -2,7 +2,8 @@
 nearest neighbour.
 
 events:                                   # one table of interactions
-  file: ratings.dat                       # relative to the source's `path` (leave out when `path` is the file itself)
+  file: ratings.dat                       # relative to the source's `path` (leave out when `path` is the file itself);
+                                          # or a folder, or a pattern such as days/*.csv, read as one table by name
   separator: "::"                         # csv only; `header` names the columns of a file without a header row
   header: [user, item, rating, time]
   columns:

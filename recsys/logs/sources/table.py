@@ -15,7 +15,7 @@ import polars as pl
 from recsys.contracts import nearest
 from recsys.errors import InputError
 from recsys.logs.impressions import click_events
-from recsys.logs.sources.files import collect, scan
+from recsys.logs.sources.files import collect, parts, scan
 from recsys.logs.sources.mapping import (
     ANSWERS,
     DURATION_UNITS,
@@ -101,9 +101,8 @@ def _read(table: TableMapping, root: Path, where: str) -> pl.DataFrame:
                 f"is not in {table.file.file or root.name}; present: {list(present)}",
                 nearest(column.source, list(present)),
             )
-    raw = collect(
-        lazy.select(sorted({column.source for column in table.columns.values()})), table.file.file or root.name
-    )
+    wanted = sorted({column.source for column in table.columns.values()})
+    raw = collect(lazy.select(wanted), table.file.file or root.name, lambda: parts(table.file, root))
     converted = raw.select(
         _convert(name, column, raw.schema[column.source]).alias(name) for name, column in table.columns.items()
     )

@@ -9,7 +9,7 @@ events are read, joined with the batch, and the examples that a change can have 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -164,6 +164,15 @@ class Store:
             return replace(log, engaged=engaged)
 
         return self._read(read)
+
+    def contents(self) -> dict[str, Any]:
+        """What `log` depends on: checksums of the files of events and items, by name, and the rule of engagement.
+
+        An append that brings something changes it, and so does `compact`; a second delivery or a `refresh` does not.
+        """
+        manifest = generations.load(self.root)
+        files = {**manifest.of("events"), **manifest.of("items")}
+        return {"files": {name: entry.sha256 for name, entry in files.items()}, "engaged": manifest.engaged}
 
     def examples(self) -> pl.DataFrame:
         """The examples table, ordered by user, cutoff and target."""
