@@ -2,6 +2,7 @@
 different ones?
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,8 @@ def surviving_gain(
 
 
 def share_of_distinct(values: Sequence[Hashable]) -> float:
-    """Distinct values over all values: near 0 for a policy that does the same everywhere. Raises InputError on none.
+    """Distinct values over all values: near 0 for a policy that writes the same everywhere, but not for one that copies
+    what differs; of actions `share_of_distinct_patterns` tells more. Raises InputError on none.
 
     >>> share_of_distinct(["keep", "keep", "drop", "keep"])
     0.5
@@ -104,3 +106,29 @@ def share_of_distinct(values: Sequence[Hashable]) -> float:
             "0 values", "the share of distinct ones needs at least one", "pass the texts or the action strings"
         )
     return len(set(values)) / len(values)
+
+
+def share_of_distinct_patterns(patterns: Sequence[Sequence[Hashable]]) -> float | None:
+    """How often a policy, given the same number of slots, acts as it did nowhere else: 0 for one whose actions follow
+    from their number alone (any constant one, "keep the last five"), 1 when no two are alike.
+
+        (D - L) / (N - L)   of N patterns, D distinct ones, L distinct lengths; empty patterns are left out
+
+    None where no two patterns are equally long, so that nothing can be told.
+
+    >>> share_of_distinct_patterns([[3, 3], [3, 3, 3], [3, 3, 3]]), share_of_distinct_patterns([[0, 3], [3, 0], [3, 3]])
+    (0.0, 1.0)
+    """
+    acted = [tuple(pattern) for pattern in patterns if len(pattern)]
+    lengths = len({len(pattern) for pattern in acted})
+    return (len(set(acted)) - lengths) / (len(acted) - lengths) if len(acted) > lengths else None
+
+
+def symbol_shares(patterns: Sequence[Sequence[int]]) -> dict[int, float]:
+    """Symbol -> share of all slots, most frequent first; {} without slots.
+
+    >>> symbol_shares([[3, 3], [0, 3]])
+    {3: 0.75, 0: 0.25}
+    """
+    counts = Counter(symbol for pattern in patterns for symbol in pattern)
+    return {symbol: count / counts.total() for symbol, count in counts.most_common()}

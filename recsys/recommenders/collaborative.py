@@ -13,6 +13,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys.errors import InputError
+from recsys.metrics import target_ranks
 from recsys.recommenders.base import Query
 
 
@@ -83,6 +84,26 @@ class HistoryRecommender(ABC):
             self.ignored_history_items += len(query.history) - len(history)
             scores.append(np.asarray(self.score(history, self.catalogue.slate(slate)), dtype=np.float64))
         return scores
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """All items, sorted."""
+        return self.catalogue.ids
+
+    def catalogue_ranks(
+        self, queries: Sequence[Query], targets: Sequence[str], *, excluded: Sequence[Sequence[int] | np.ndarray]
+    ) -> np.ndarray:
+        """See `CatalogueRanker`: the whole catalogue is one long slate, of which what is excluded is taken away."""
+        everything = np.arange(len(self.catalogue))
+        scores, places = [], []
+        for query, target, left_out in zip(queries, self.catalogue.slate(targets).tolist(), excluded, strict=True):
+            counts = np.ones(len(everything), bool)
+            counts[np.asarray(left_out, dtype=np.int64)] = False
+            counts[target] = True
+            row = np.asarray(self.score(self.catalogue.known(query.history), everything), dtype=np.float64)
+            scores.append(row[counts])
+            places.append(int(counts[:target].sum()))
+        return target_ranks(scores, places, [query.example_id for query in queries])
 
 
 def check_before(events: pl.DataFrame, before: datetime, what: str = "events") -> None:

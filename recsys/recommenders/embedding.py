@@ -69,11 +69,11 @@ class EmbeddingRecommender:
         self.digest = repr(settings)
         self.encoder_tokenizer = tokenizer
         self.texts_cut = 0
-        self.items = sorted(candidate_texts)
+        self.item_ids: Sequence[str] = sorted(candidate_texts)
         self._distinct = sorted(set(candidate_texts.values()))
         place = {text: row for row, text in enumerate(self._distinct)}
-        self.row_of = np.array([place[candidate_texts[item]] for item in self.items], dtype=np.int64)
-        self._item = {item: number for number, item in enumerate(self.items)}
+        self.row_of = np.array([place[candidate_texts[item]] for item in self.item_ids], dtype=np.int64)
+        self._item = {item: number for number, item in enumerate(self.item_ids)}
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -100,12 +100,12 @@ class EmbeddingRecommender:
         queries: Sequence[Query],
         targets: Sequence[str],
         *,
-        exclude_history: bool = True,
+        excluded: Sequence[Sequence[int] | np.ndarray] | None = None,
         depth: int | None = None,
     ) -> np.ndarray:
         """Ranks (B,) int32 of the targets among all items (see `full_catalogue_ranks`), ties by example id.
 
-        `exclude_history` leaves out what the user has seen: nobody recommends it in a search for discoveries.
+        `excluded`: numbers of items that do not compete, per query; None leaves out what the queries' histories show.
         """
         return full_catalogue_ranks(
             self.embed([query.text for query in queries]),
@@ -113,21 +113,28 @@ class EmbeddingRecommender:
             self._numbers(targets),
             [query.example_id for query in queries],
             row_of=self.row_of,
-            excluded=self._seen(queries) if exclude_history else None,
+            excluded=self._seen(queries) if excluded is None else excluded,
             depth=depth,
         )
 
     def catalogue_log_softmax(
-        self, queries: Sequence[Query], targets: Sequence[str], *, exclude_history: bool = True
+        self,
+        queries: Sequence[Query],
+        targets: Sequence[str],
+        *,
+        excluded: Sequence[Sequence[int] | np.ndarray] | None = None,
+        temperature: float = 1.0,
     ) -> np.ndarray:
-        """log softmax of the targets' scores over all items, (B,) float64: a dense reward."""
+        """log softmax of the targets' scores / temperature over all items, (B,) float64: a dense reward. `excluded` as
+        in `catalogue_ranks`; scores are already cosines over the recommender's own temperature.
+        """
         return full_catalogue_log_softmax(
             self.embed([query.text for query in queries]),
             self.vectors,
             self._numbers(targets),
-            temperature=self.settings.temperature,
+            temperature=self.settings.temperature * temperature,
             row_of=self.row_of,
-            excluded=self._seen(queries) if exclude_history else None,
+            excluded=self._seen(queries) if excluded is None else excluded,
         )
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

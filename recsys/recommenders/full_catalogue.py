@@ -1,17 +1,39 @@
-"""The target's place in the whole catalogue, from vectors: exact, by FAISS, with history left out and ties by seed.
+"""The target's place in the whole catalogue: exact, with what does not compete left out and ties by seed.
 
 Sampled slates can reverse an ordering of recommenders (Krichene & Rendle, KDD 2020); these ranks cannot. They take the
-metrics of `recsys.metrics` (Recall@k, NDCG@k), valid for every k up to `depth`.
+metrics of `recsys.metrics` (Recall@k, NDCG@k), valid for every k up to `depth`. From vectors by FAISS, or from any
+scores over all items; both follow one definition, so recommenders of either kind stand in one table.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from recsys.errors import InputError
+from recsys.recommenders.base import Query
 from recsys.seeding import unit_hash
 
 CLOSE = 1e-5  # relative: two ways of computing one inner product differ by less
+
+
+@runtime_checkable
+class CatalogueRanker(Protocol):
+    """A recommender that ranks all its items at the cost of one slate or little more."""
+
+    name: str
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """All items, sorted; numbers elsewhere are places in it."""
+        ...
+
+    def catalogue_ranks(
+        self, queries: Sequence[Query], targets: Sequence[str], *, excluded: Sequence[Sequence[int] | np.ndarray]
+    ) -> np.ndarray:
+        """B queries and targets -> ranks (B,) int32, 1 best, among the items not `excluded`; a target never is. Ties
+        by the query's example."""
+        ...
 
 
 def full_catalogue_ranks(
@@ -21,7 +43,7 @@ def full_catalogue_ranks(
     keys: Sequence[Hashable],
     *,
     row_of: Sequence[int] | np.ndarray | None = None,
-    excluded: Sequence[Sequence[int]] | None = None,
+    excluded: Sequence[Sequence[int] | np.ndarray] | None = None,
     depth: int | None = None,
 ) -> np.ndarray:
     """Ranks (B,) int32 of B targets among N items by inner product; 1 is best.
@@ -80,7 +102,7 @@ def full_catalogue_log_softmax(
     *,
     temperature: float,
     row_of: Sequence[int] | np.ndarray | None = None,
-    excluded: Sequence[Sequence[int]] | None = None,
+    excluded: Sequence[Sequence[int] | np.ndarray] | None = None,
     block: int = 256,
 ) -> np.ndarray:
     """log softmax(scores / temperature) of each target over all items that count, (B,) float64, at most 0.

@@ -149,7 +149,7 @@ def test_the_catalogue_of_a_recommender_leaves_history_out_and_knows_items_shown
     alone = recommender.catalogue_ranks([query], ["c"])
     assert alone.tolist() == [1]  # its double is in the history
     both = {
-        int(recommender.catalogue_ranks([Query(f"e{n}", "war film", ("a",))], ["c"], exclude_history=False)[0])
+        int(recommender.catalogue_ranks([Query(f"e{n}", "war film", ("a",))], ["c"], excluded=[()])[0])
         for n in range(30)
     }
     assert both == {1, 2}  # a fair draw between the two

@@ -4,7 +4,8 @@
 flat: whenever all G rewrites of a history hit or miss alike, only length is left to learn from, and group normalisation
 inflates that to full strength. The dense kinds, `margin`, `log_softmax` and `reciprocal_rank`, see how nearly a text
 got it right, and every kind is averaged over M slates of the same history, because one slate mostly measures the luck
-of its negatives.
+of its negatives. `catalogue_log_softmax` goes further: the target against all that could have been recommended, which a
+sentence encoder ranks in one product (`catalogue_reward`), so no luck of a draw is left.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ import numpy as np
 
 from recsys.errors import InputError
 
-KINDS = ("paper_like", "margin", "log_softmax", "reciprocal_rank")
+CATALOGUE = "catalogue_log_softmax"
+KINDS = ("paper_like", "margin", "log_softmax", "reciprocal_rank", CATALOGUE)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class RewardConfig:
     """`paper_like` only: weight of accuracy against the length plateau."""
     slates: int = 3
     negatives_temperature: float = 1.0
-    """`margin`: small compares with the hardest negative, large with the mean of all. `log_softmax`: divides scores."""
+    """`margin`: small compares with the hardest negative, large with the mean of all. `log_softmax` and
+    `catalogue_log_softmax`: divides scores."""
     squash: float | None = None
     """`margin` only: c * tanh(margin / c) bounds what one easy example can pay."""
     length_weight: float = 0.0
@@ -69,11 +72,14 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class TextTraits:
-    """What the reward may know of a text besides its rankings: compression, its plateau value, faithfulness."""
+    """What the reward may know of a text besides its rankings: compression, its plateau value, faithfulness, and, where
+    it is what is paid for, the log softmax of the target's score over the catalogue.
+    """
 
     compression: float
     plateau: float
     faithful: float
+    catalogue: float | None = None
 
 
 def hit(ranking: Ranking) -> float:
@@ -110,7 +116,9 @@ def squashed(value: float, bound: float | None) -> float:
 
 
 def score_text(traits: TextTraits, rankings: Sequence[Ranking], config: RewardConfig) -> Scored:
-    """The reward of one text from its M rankings. Raises InputError when a score is not finite."""
+    """The reward of one text from its M rankings. Raises InputError when a score is not finite, or a reward on the
+    catalogue was not measured.
+    """
     margins = [margin(ranking, config.negatives_temperature) for ranking in rankings]
     components = {
         "hit": float(np.mean([hit(ranking) for ranking in rankings])),
@@ -120,12 +128,22 @@ def score_text(traits: TextTraits, rankings: Sequence[Ranking], config: RewardCo
         "compression": traits.compression,
         "faithful": traits.faithful,
     }
+    if traits.catalogue is not None:
+        components[CATALOGUE] = traits.catalogue
     if config.kind == "paper_like":
         reward = config.alpha * components["hit"] + (1 - config.alpha) * traits.plateau
     elif config.kind == "margin":
         reward = float(np.mean([squashed(value, config.squash) for value in margins]))
     elif config.kind == "log_softmax":
         reward = float(np.mean([log_softmax(ranking, config.negatives_temperature) for ranking in rankings]))
+    elif config.kind == CATALOGUE:
+        if traits.catalogue is None:
+            raise InputError(
+                f"reward.kind = {CATALOGUE}",
+                "needs the target's place in the catalogue, which these traits do not hold",
+                "measure it with verbalize.optimize.catalogue_reward.with_catalogue",
+            )
+        reward = traits.catalogue
     else:
         reward = components["reciprocal_rank"]
     reward += config.length_weight * traits.plateau + config.faithfulness_weight * traits.faithful
