@@ -28,11 +28,15 @@ GOLDEN = {
     "titles_metadata": "Toy Story (1995; Animation, Comedy); Big; Alien (1979; Horror)",
     "sessions": "Sunday 8 June 2025: Toy Story; Big.\nSunday 8 June 2025: Alien.",
     "recent_5": "Toy Story; Big; Alien",
+    "recent_10": "Toy Story; Big; Alien",
     "recent_5_metadata": "Toy Story (1995; Animation, Comedy); Big; Alien (1979; Horror)",
+    "recent_10_metadata": "Toy Story (1995; Animation, Comedy); Big; Alien (1979; Horror)",
     "profile": "3 events. Top genres: Animation (1), Comedy (1), Horror (1). Median year 1987, decades 1970s (1), "
     "1990s (1). Mean rating 4.5.",
     "profile_unrated": "3 events. Top genres: Animation (1), Comedy (1), Horror (1). "
     "Median year 1987, decades 1970s (1), 1990s (1).",
+    "profile_recent": "3 events. Top genres: Animation (1), Comedy (1), Horror (1). "
+    "Median year 1987, decades 1970s (1), 1990s (1). Mean rating 4.5. Recent: Toy Story; Big; Alien.",
     "profile_recent_unrated": "3 events. Top genres: Animation (1), Comedy (1), Horror (1). "
     "Median year 1987, decades 1970s (1), 1990s (1). Recent: Toy Story; Big; Alien.",
 }
@@ -69,8 +73,13 @@ def test_every_template_survives_hostile_histories(rows: list[list[dict[str, Any
 
 
 def test_recent_truncates_to_the_newest() -> None:
-    inputs = frame([event(str(i)) for i in range(12)])
+    inputs = frame([event(str(i), 1990 + i) for i in range(12)])
     assert TemplateVerbalizer("recent_5").verbalize(inputs) == ["7; 8; 9; 10; 11"]
+    assert TemplateVerbalizer("recent_10").verbalize(inputs) == ["2; 3; 4; 5; 6; 7; 8; 9; 10; 11"]
+    dated = "; ".join(f"{i} ({1990 + i})" for i in range(2, 12))
+    assert TemplateVerbalizer("recent_10_metadata").verbalize(inputs) == [dated]
+    for name in ("profile_recent", "profile_recent_unrated"):
+        assert TemplateVerbalizer(name).verbalize(inputs)[0].endswith(" Recent: 9; 10; 11.")
     assert TemplateVerbalizer("titles", recent=2).verbalize(inputs) == ["10; 11"]
     assert TemplateVerbalizer("titles", recent=2).name == "titles@2"
 
