@@ -18,7 +18,7 @@ from verbalize.config import build, load_yaml, override
 from verbalize.experience.settings import MemoryConfig
 from verbalize.optimize.prompt_settings import PromptEvolutionConfig
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
-from verbalize.optimize.rewards import RewardConfig
+from verbalize.optimize.rewards import CATALOGUE, RewardConfig
 from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig, WarmStartConfig
 from verbalize.pipeline import STORE
 from verbalize.report.claims import check_claim_id
@@ -149,6 +149,9 @@ class EvaluationConfig:
     texts of the same examples for the same recommender."""
     example_browser: int = 12
     """Examples shown in the report; 0 where the data's licence forbids showing them to others."""
+    full_catalogue: bool = False
+    """Rank the same targets among every item that was available and untouched, too: texts where the recommender is the
+    sentence encoder (`recommender.mode: embedding`), and the baselines."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,18 @@ class Recipe:
             raise InputError(
                 "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
             )
+        if self.train.vllm and self.policy.kind == "actions":
+            raise InputError(
+                f"train.vllm = {self.train.vllm} with policy.kind actions",
+                "samples texts, and actions are read off one forward pass",
+                "set train.vllm: null, or policy.kind: rewrite",
+            )
+        if self.train.vllm and not str(self.policy.device).startswith("cuda"):
+            raise InputError(
+                f"train.vllm = {self.train.vllm} with policy.device {self.policy.device or 'null, the CPU'}",
+                "takes the policy's weights over from a GPU",
+                "set policy.device: cuda, or train.vllm: null",
+            )
         if self.dpo:
             self.dpo.check(self.train)
         if self.experience:
@@ -227,7 +242,25 @@ class Recipe:
                 "trains a local language model only",
                 "set recommender_training: null",
             )
+        self._check_catalogue()
         self._check_arms()
+
+    def _check_catalogue(self) -> None:
+        """What needs every item scored is refused where a language model would have to read each of them."""
+        if self.recommender.mode == "embedding":
+            return
+        if self.reward.kind == CATALOGUE:
+            raise InputError(
+                f"reward.kind = {CATALOGUE} with recommender.mode {self.recommender.mode}",
+                "scores every item of the catalogue for every text, which only the sentence encoder affords",
+                "set recommender.mode: embedding, or reward.kind: log_softmax",
+            )
+        if self.evaluation.full_catalogue and not self.evaluation.baselines:
+            raise InputError(
+                f"evaluation.full_catalogue with recommender.mode {self.recommender.mode} and no baselines",
+                "leaves no arm that can rank a whole catalogue",
+                "set recommender.mode: embedding, or list evaluation.baselines such as ease",
+            )
 
     def _check_arms(self) -> None:
         """Refuse now what would otherwise end the run at its report, with the look at test users spent."""

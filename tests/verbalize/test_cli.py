@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ sys.exit(",".join(sorted(set({HEAVY!r}) & set(sys.modules))) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_answers_within_a_second() -> None:
+    """The best of three: a whole process, from its start to its end."""
+    command = [sys.executable, "-c", "from verbalize import cli; cli.main(['--help'])"]
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - began)
+        assert done.stdout.startswith("usage: verbalize")
+    assert min(seconds) < 1.0, seconds
 
 
 @pytest.mark.parametrize(

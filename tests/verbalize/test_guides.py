@@ -13,7 +13,7 @@ from recsys.storage import read_json
 from verbalize import cli
 
 GUIDES = Path(__file__).parents[2] / "experiments" / "guides"
-ORDER = ("bring-your-logs", "train", "evaluate-honestly", "sweep", "gpu-and-cluster")
+ORDER = ("bring-your-logs", "train", "evaluate-honestly", "sweep", "gpu-and-cluster", "events-that-keep-arriving")
 BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNS_A_RECIPE = ("run", "train", "evaluate", "report")
 TINY = [
@@ -67,7 +67,8 @@ def folder(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path
     ):
         text = (log / name).read_text(encoding="utf-8")
         assert text.startswith(old)
-        (log / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+        text = text.replace(old, new, 1).replace("quser", "c").replace("qitem0", "f")  # ids as the guides print them
+        (log / name).write_text(text, encoding="utf-8")
     (log / "items.csv").rename(log / "films.csv")
     for guide in ORDER:
         for block in blocks(GUIDES / f"{guide}.md"):
@@ -122,11 +123,19 @@ def test_marked_commands_run(
         ],
         "sweep": ["runs/sweeps/shop-sweep/sweep.html", "sweep-paper/sweep.html", "sweep-paper/tables/trials.csv"],
         "gpu-and-cluster": [],
+        "events-that-keep-arriving": ["store/manifest.json", "runs/shop-store/manifest.json"],
     }
     for name in written[guide]:
         assert (folder / name).exists(), name
     if guide == "evaluate-honestly":
         assert "must not be compared" in (folder / "both" / "runs.html").read_text(encoding="utf-8")
+    if guide == "events-that-keep-arriving":
+        shown = capsys.readouterr().out
+        monday, again = (line for line in shown.splitlines() if line.startswith("monday.csv"))
+        assert "events new 3" in monday and "events known 3" in again and "new" not in again
+        assert monday.endswith("generation 3") and again.endswith("generation 3")
+        assert re.search(r"tuesday.csv: .*events new 2, users touched 2.*events known 1", shown)
+        assert "reference 2" in shown and "would be removed" in shown and "store (events)" in shown
     if guide == "bring-your-logs":
         facts = {
             name: stage["facts"] for name, stage in read_json(folder / "runs/shop/manifest.json")["stages"].items()
@@ -143,7 +152,7 @@ def test_every_command_written_down_exists() -> None:
 
 
 def test_links_between_guides_lead_somewhere() -> None:
-    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "agents", "experience", "README"}
+    assert {path.stem for path in GUIDES.glob("*.md")} == {*ORDER, "agents", "experience", "templates", "README"}
     for path in GUIDES.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), (path.name, target)

@@ -43,7 +43,7 @@ def test_every_stage_runs_and_the_run_folder_is_complete(finished: Finished) -> 
     assert html.startswith("<!doctype html>") and "tiny.learned_margin" not in html.split("<main")[0]
     for curve in ("reward", "groups.dead_groups", "validation reward", "entropy"):
         assert f"<figcaption>{curve}</figcaption>" in html
-    for sentence in ("Chosen on validation", "Shuffled texts", "Distinct texts", "Headroom of the pool"):
+    for sentence in ("Chosen on validation", "Shuffled texts", "Actions of seed", "Headroom of the pool"):
         assert sentence in html
 
 

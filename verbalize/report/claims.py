@@ -28,7 +28,13 @@ CRITERIA = {
     "interval": "the whole interval lies on the right side of the target",
     "value": "the value itself reaches the target",
 }
+ALPHA = 0.05
+"""A primary claim's adjusted p must lie below."""
+MOST_SURVIVING = 0.5
+"""Of a gain, what may be left when texts change owners."""
 _ID = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_ADDED = frozenset({"family", "shuffled", "p_holm", "survives"})
+"""Fields that ledgers and reports written before there were families do not have."""
 
 
 def check_claim_id(name: str) -> None:
@@ -57,6 +63,11 @@ class Claim:
     `target` is None where nothing was promised; `direction` is "higher" or "lower"; `criterion` is a key of CRITERIA.
     `artefact` is a path relative to the repository's root. `n` counts decisions or repeats, `n_effective` independent
     ones.
+
+    A primary claim names its `family`, the ids listed beforehand together with it (its own among them), and carries
+    `p_holm`, its p-value adjusted for them all; with `shuffled`, the arm of learned texts handed to other users, also
+    `survives`, the share of its gain that is left there. `verbalize.report.primary` computes both; None: not known, or
+    no gain to survive.
     """
 
     id: str
@@ -78,6 +89,10 @@ class Claim:
     revision: str = ""
     date: str = ""
     note: str = ""
+    family: tuple[str, ...] = ()
+    shuffled: str | None = None
+    p_holm: float | None = None
+    survives: float | None = None
 
     def __post_init__(self) -> None:
         check_claim_id(self.id)
@@ -107,6 +122,12 @@ class Claim:
                 "an unmeasured claim must say why",
                 "give `note`",
             ),
+            (
+                not self.family or self.id in self.family,
+                f"claim {self.id} with family {list(self.family)}",
+                "a family lists all of its claims, this one too",
+                "add its id",
+            ),
         ]
         for holds, value, rule, remedy in checks:
             if not holds:
@@ -114,7 +135,8 @@ class Claim:
 
     @property
     def status(self) -> str:
-        """ "met", "missed", "not measured", or "no target".
+        """ "met", "missed", "not measured", or "no target". What reaches its target is missed all the same where there
+        are `objections`.
 
         >>> Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.2, 4.9, 5.4, target=5, criterion="value").status
         'met'
@@ -125,15 +147,38 @@ class Claim:
             return "not measured"
         if self.target is None:
             return "no target"
+        return "met" if self._reached and not self.objections else "missed"
+
+    @property
+    def objections(self) -> list[str]:
+        """Why a number that reaches its target is no success; [] where it does not reach it.
+
+        >>> difference = Claim("a.b", "", "recall@1 difference", Estimator("paired_difference"), 0.02, 0.01, 0.03, 0.0)
+        >>> dataclasses.replace(difference, p_holm=0.08, survives=0.7).objections
+        ['adjusted p 0.080', '70% of the gain survives the shuffle']
+        """
+        if not self._reached:
+            return []
+        found = []
+        if self.criterion == "interval" and self.p_holm is not None and self.p_holm >= ALPHA:
+            found.append(f"adjusted p {self.p_holm:.3f}")
+        if self.survives is not None and self.survives > MOST_SURVIVING:
+            found.append(f"{self.survives:.0%} of the gain survives the shuffle")
+        return found
+
+    @property
+    def _reached(self) -> bool:
+        """The number or its interval, by itself, reaches the target."""
+        if self.value is None or self.low is None or self.high is None or self.target is None:
+            return False
         if self.criterion == "value":
-            reached = self.value >= self.target if self.direction == "higher" else self.value <= self.target
-        else:
-            reached = self.low > self.target if self.direction == "higher" else self.high < self.target
-        return "met" if reached else "missed"
+            return self.value >= self.target if self.direction == "higher" else self.value <= self.target
+        return self.low > self.target if self.direction == "higher" else self.high < self.target
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the inverse."""
-        return dataclasses.asdict(self) | {"seeds": list(self.seeds), "status": self.status}
+        lists = {"seeds": list(self.seeds), "family": list(self.family)}
+        return dataclasses.asdict(self) | lists | {"status": self.status}
 
     @classmethod
     def from_json(cls, value: Any, source: str) -> "Claim":
@@ -142,13 +187,15 @@ class Claim:
         if not isinstance(value, dict) or not isinstance(value.get("estimator"), dict):
             raise CorruptFileError(source, "a claim is an object with an `estimator` object", remedy)
         fields = {f.name for f in dataclasses.fields(cls)}
-        unknown, missing = set(value) - fields - {"status"}, fields - set(value)
+        unknown, missing = set(value) - fields - {"status"}, fields - set(value) - _ADDED
         if unknown or missing:
             raise CorruptFileError(
                 source, f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}", remedy
             )
-        plain = {name: value[name] for name in fields} | {"seeds": tuple(value["seeds"])}
-        for name in ("value", "low", "high", "target"):
+        plain = {name: value[name] for name in fields if name in value} | {"seeds": tuple(value["seeds"])}
+        plain |= {"family": tuple(value.get("family", ()))}
+        for name in ("value", "low", "high", "target", "p_holm", "survives"):
+            plain.setdefault(name, None)
             if plain[name] is not None and not (isinstance(plain[name], int | float) and math.isfinite(plain[name])):
                 raise CorruptFileError(source, f"{name} is {plain[name]!r}, not a finite number", remedy)
         return cls(**plain | {"estimator": Estimator(**value["estimator"])})
@@ -163,11 +210,16 @@ def format_claim(claim: Claim) -> str:
     '+93.1% [+80.0%, +110.0%]'
     >>> format_claim(Claim("a.b", "", "ratio", Estimator("ratio_of_times"), 5.31, 5.2, 5.44))
     '5.3× [5.2, 5.4]'
+    >>> difference = Claim("a.b", "", "recall@1 difference", Estimator("paired_difference"), 0.02, 0.01, 0.03, 0)
+    >>> format_claim(dataclasses.replace(difference, p_holm=0.08))
+    '+0.020 [+0.010, +0.030] (target > 0: missed; adjusted p 0.080)'
     """
     if claim.value is None or claim.low is None or claim.high is None:
         return f"not measured: {claim.note}"
     text = f"{format_number(claim.value, claim.unit)} [{_bare(claim.low, claim.unit)}, {_bare(claim.high, claim.unit)}]"
-    return f"{text} (target {format_target(claim)}: missed)" if claim.status == "missed" else text
+    if claim.status != "missed":
+        return text
+    return f"{text} (target {format_target(claim)}: {'; '.join(['missed', *claim.objections])})"
 
 
 def format_target(claim: Claim) -> str:

@@ -4,19 +4,23 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from verbalize.report.catalogue import catalogue_view
 from verbalize.report.claims import format_claim, format_target
 from verbalize.report.data import ENOUGH, ReportData
 from verbalize.report.text import one_line
+from verbalize.report.trait_views import trait_groups
 from verbalize.report.views import arm_rows, claim_verdict, comparison_rows
 
 
 def render_console(data: ReportData) -> str:
-    """Headline, arms, comparisons and looks; ends with a newline."""
+    """Headline, arms, comparisons, what texts do and looks; ends with a newline."""
     blocks = [
         _head(data),
         _claims(data),
         _arms(data),
         _comparisons(data),
+        _catalogue(data),
+        *_traits(data),
         _looks(data),
         "\n".join(one_line(n) for n in data.notes),
     ]
@@ -120,6 +124,37 @@ def _comparisons(data: ReportData) -> str:
             *([foot] if any(r[-1] == "too small to conclude" for r in rows) else []),
         ]
     )
+
+
+def _catalogue(data: ReportData) -> str:
+    view = catalogue_view(data)
+    if view is None:
+        return ""
+    header = ["among the whole catalogue", *(part for metric in view["metrics"] for part in (metric, "95% interval"))]
+    rows = [
+        [
+            f"{'*' if row['learned'] else ' '} {row['verbalizer']} × {row['recommender']}",
+            *(part for cell in row["cells"] for part in (cell["value"], cell["range"])),
+            row["n"],
+            row["n_effective"].strip("()"),
+        ]
+        for row in view["rows"]
+    ]
+    foot = [f"chance {view['chance']}"] if view["chance"] else []
+    return "\n".join([table([*header, "n", "effective"], rows), *foot])
+
+
+def _traits(data: ReportData) -> list[str]:
+    """Shares without their intervals, which would not fit a line; the HTML report has both."""
+    blocks = []
+    for group in trait_groups(data):
+        header = [group["name"], *(measure.label for measure in group["measures"])]
+        rows = [
+            [f"{'*' if arm['learned'] else ' '} {arm['name']}", *(value for value, _ in arm["cells"])]
+            for arm in group["arms"]
+        ]
+        blocks.append(table(header, rows))
+    return blocks
 
 
 def _looks(data: ReportData) -> str:

@@ -12,19 +12,21 @@ import polars as pl
 
 from recsys.comparison import Comparison
 from recsys.errors import ContractError
-from verbalize.report.claims import Claim
+from verbalize.report.claims import ALPHA, MOST_SURVIVING, Claim
 from verbalize.report.spans import Reading
 
 ENOUGH = 1000  # effective rankings below which a difference that may be 0 is called too small to conclude
 SUMMARY_COLUMNS = ("verbalizer", "recommender", "metric", "n", "n_effective", "value", "low", "high", "chance")
 SLICE_COLUMNS = ("slice", "level", "verbalizer", "recommender", "value", "low", "high", "n", "chance")
+TRAIT_COLUMNS = ("arm", "measure", "value", "low", "high", "texts", "users")
 CURVE_KEY = "step"
 
 
 @dataclass(frozen=True)
 class Shown:
     """A comparison as the report tells it. `mde`: the smallest difference that could be seen, printed before test was
-    opened. `primary`: listed by the recipe beforehand; `p_holm` is then its p-value adjusted for all primary ones.
+    opened. `primary`: listed by the recipe beforehand; `p_holm` is then its p-value adjusted for all primary ones, and
+    `survives` the share of a gain that is left when texts change owners, both as in the ledger.
     """
 
     label: str
@@ -32,20 +34,31 @@ class Shown:
     mde: float | None = None
     p_holm: float | None = None
     primary: bool = True
+    survives: float | None = None
 
     @property
     def verdict(self) -> str:
-        """`verdict` of the comparison's interval and effective n."""
-        return verdict(self.comparison.low, self.comparison.high, self.comparison.n_effective)
+        """`verdict` of the comparison's interval, effective n, adjusted p and shuffle."""
+        c = self.comparison
+        return verdict(c.low, c.high, c.n_effective, self.p_holm, self.survives)
 
 
-def verdict(low: float, high: float, n_effective: float) -> str:
+def verdict(
+    low: float, high: float, n_effective: float, p_holm: float | None = None, survives: float | None = None
+) -> str:
     """ "better", "worse", "no difference shown", or "too small to conclude": fewer than ENOUGH effective rankings and
-    an interval that holds 0.
+    an interval that holds 0. An interval that excludes 0 is "not significant (Holm)" where the adjusted p does not
+    confirm it, and a gain most of which other users' texts bring too "survives the shuffle".
 
     >>> verdict(-0.01, 0.05, 300), verdict(0.01, 0.09, 300), verdict(-0.01, 0.05, 3000)
     ('too small to conclude', 'better', 'no difference shown')
+    >>> verdict(0.01, 0.09, 300, p_holm=0.08), verdict(0.01, 0.09, 300, p_holm=0.01, survives=0.7)
+    ('not significant (Holm)', 'survives the shuffle')
     """
+    if (low > 0 or high < 0) and p_holm is not None and p_holm >= ALPHA:
+        return "not significant (Holm)"
+    if low > 0 and survives is not None and survives > MOST_SURVIVING:
+        return "survives the shuffle"
     if low > 0:
         return "better"
     if high < 0:
@@ -96,7 +109,8 @@ class ReportData:
     `arms`: output of `recsys.comparison.summarise`. `slices`: output of `recsys.slices.summarise_slices`. `tokens`:
     verbalizer -> mean tokens per text. `learned`: verbalizers to mark as learned. `curves`: series name ("seed0") ->
     frame with `step` and a column per quantity. `examples` are shown in the given order (`browser.example_views` puts
-    failures first). `looks`: `LooksRegister.entries()`. `provenance`: name -> text.
+    failures first). `looks`: `LooksRegister.entries()`. `provenance`: name -> text. `traits`: output of
+    `text_traits.summarise_traits`. `catalogue`: as `arms`, of ranks among the whole catalogue.
     """
 
     title: str
@@ -112,10 +126,14 @@ class ReportData:
     looks: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    traits: pl.DataFrame = field(default_factory=lambda: pl.DataFrame({c: [] for c in TRAIT_COLUMNS}))
+    catalogue: pl.DataFrame = field(default_factory=lambda: pl.DataFrame({c: [] for c in SUMMARY_COLUMNS}))
 
     def __post_init__(self) -> None:
         _need(self.arms, SUMMARY_COLUMNS, "arms")
         _need(self.slices, SLICE_COLUMNS, "slices")
+        _need(self.traits, TRAIT_COLUMNS, "traits")
+        _need(self.catalogue, SUMMARY_COLUMNS, "catalogue")
         for name, frame in self.curves.items():
             _need(frame, (CURVE_KEY,), f"curves {name!r}")
 
@@ -146,5 +164,5 @@ def _need(frame: pl.DataFrame, columns: Sequence[str], name: str) -> None:
         raise ContractError(
             f"report table {name} without {', '.join(missing)}",
             f"needs the columns {', '.join(columns)}",
-            "build it with recsys.comparison.summarise or recsys.slices.summarise_slices, or leave the table out",
+            "build it with summarise, summarise_slices or summarise_traits, or leave the table out",
         )

@@ -19,7 +19,7 @@ from recsys.headroom import pool_headroom
 from recsys.seeding import rng
 from recsys.significance import RESAMPLES, bootstrap_means, effective_n, interval
 
-_RECOMMENDER = ""  # an artefact's arm names verbalizer and recommender together
+RECOMMENDER = ""  # an artefact's arm names verbalizer and recommender together
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def surviving_share(
 
     Raises InputError where no gain is shown: a share of nothing has no interval.
     """
-    rows = _decisions(table, [learned, shuffled, baseline])
-    first, other, last = ((arm, _RECOMMENDER) for arm in (learned, shuffled, baseline))
+    rows = decisions_of(table, [learned, shuffled, baseline])
+    first, other, last = ((arm, RECOMMENDER) for arm in (learned, shuffled, baseline))
     found = surviving_gain(rows, first, other, last, metric, resamples=resamples, seed=seed)
     gain = compare(rows, first, last, metric, resamples=resamples, seed=seed)
     if gain.low <= 0 or not math.isfinite(found.high):
@@ -116,10 +116,10 @@ def headroom(
     """Cross-fitted headroom of the arms in `pool` (`recsys.headroom`). `n_effective` is the number of users: each makes
     one choice.
     """
-    rows = _decisions(table, pool)
+    rows = decisions_of(table, pool)
     found = pool_headroom(
         rows,
-        _RECOMMENDER,
+        RECOMMENDER,
         metric,
         choose_by=choose_by,
         shrinkage=shrinkage,
@@ -216,14 +216,12 @@ def peak(table: pl.DataFrame, arm: str) -> Estimate:
 
 
 def _compare(table: pl.DataFrame, a: str, b: str, metric: str, relative: bool, resamples: int, seed: int) -> Estimate:
-    rows = _decisions(table, [a, b])
-    found = compare(
-        rows, (a, _RECOMMENDER), (b, _RECOMMENDER), metric, relative=relative, resamples=resamples, seed=seed
-    )
+    rows = decisions_of(table, [a, b])
+    found = compare(rows, (a, RECOMMENDER), (b, RECOMMENDER), metric, relative=relative, resamples=resamples, seed=seed)
     return Estimate(found.value, found.low, found.high, found.n, found.n_effective, _seeds(rows))
 
 
-def _decisions(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+def decisions_of(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
     """Outcome rows of `arms` under the column names that `recsys.comparison` reads."""
     names = {
         "example": "example_id",
@@ -232,7 +230,7 @@ def _decisions(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
         "slate": "slate_index",
         "size": "slate_size",
     }
-    return _of_arms(table, arms).rename(names).with_columns(recommender=pl.lit(_RECOMMENDER))
+    return _of_arms(table, arms).rename(names).with_columns(recommender=pl.lit(RECOMMENDER))
 
 
 def _of_arms(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:

@@ -16,8 +16,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from verbalize.report.browser_rows import browser_parts
+from verbalize.report.catalogue import catalogue_view
 from verbalize.report.data import ENOUGH, ReportData
 from verbalize.report.text import visible
+from verbalize.report.trait_views import trait_groups
 from verbalize.report.views import (
     arm_rows,
     chart_views,
@@ -35,6 +37,8 @@ _SECTIONS = [
     ("arms", "arms", "Arms"),
     ("tradeoff", "tradeoff", "Accuracy and length"),
     ("comparisons", "comparisons", "Comparisons"),
+    ("catalogue", "catalogue", "Whole catalogue"),
+    ("traits", "texts", "Texts"),
     ("charts", "training", "Training"),
     ("slices", "slices", "Slices"),
     ("examples", "examples", "Examples"),
@@ -62,6 +66,8 @@ def render_page(
         **arm_rows(data),
         "tradeoff": tradeoff_view(data),
         **comparison_rows(data),
+        "catalogue": catalogue_view(data),
+        "traits": trait_groups(data),
         **chart_views(data),
         **slice_views(data),
         **browser_parts(data),

@@ -7,7 +7,8 @@
 Under `experiments/results/`: `claims/<id>.json`, one file per claim, written by the recipe or benchmark that measured
 it (`write_claim`); `claims.json`, assembled from them; `artefacts/`, the evidence. Numbers are never passed in:
 `write_claim` computes them from the artefact with the same estimator that `verify` uses, with named seeds, so the two
-can only differ when a file was changed.
+can only differ when a file was changed. Claims that a recipe listed together are judged together once all are written
+(`judge_families`).
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from verbalize.report.artefacts import read_artefact
 from verbalize.report.claims import Claim, Estimator, format_claim, format_target
 from verbalize.report.estimators import Estimate, estimate
 from verbalize.report.markers import check_markers, update_markers
+from verbalize.report.primary import judge, judged
 from verbalize.report.provenance import RESULTS, hardware, revision, today
 
 CLAIMS = RESULTS / "claims"
@@ -56,13 +58,16 @@ def write_claim(
     criterion: str = "interval",
     note: str | None = None,
     measured_on: str | None = None,
+    family: Sequence[str] = (),
+    shuffled: str | None = None,
 ) -> Claim:
     """Compute the claim from its artefact (a path under `root`), stamp it with hardware, revision and date, and write
     its file.
 
     `artefact` None records a claim that could not be measured; `note` then says why. `note` None keeps the note already
     in the file, unless that said why there was no measurement and now there is one. `measured_on` replaces this
-    machine's description when another one made the artefact.
+    machine's description when another one made the artefact. A claim with a `family` is judged by `judge_families`,
+    when the others are there.
     """
     root = Path(root)
     path = root / CLAIMS / f"{claim_id}.json"
@@ -86,6 +91,8 @@ def write_claim(
         criterion=criterion,
         artefact=place,
         note=note,
+        family=tuple(family),
+        shuffled=shuffled,
         **stamps,
         **_numbers(None if place is None else recompute_from(estimator, root / place)),
     )
@@ -131,6 +138,19 @@ def load_claims(root: Path | str) -> dict[str, Claim]:
     return claims
 
 
+def judge_families(root: Path | str) -> dict[str, Claim]:
+    """Adjust the primary claims under `root` for each other and apply the shuffle; rewrites the files that change.
+
+    Raises InputError where a family is not complete.
+    """
+    claims = load_claims(root)
+    found = judged(claims, root)
+    for name, claim in found.items():
+        if claim != claims[name]:
+            write_json(claim.to_json(), Path(root) / CLAIMS / f"{name}.json")
+    return found
+
+
 def assemble(root: Path | str) -> dict[str, Claim]:
     """Write claims.json from the single files."""
     claims = load_claims(root)
@@ -142,7 +162,8 @@ def verify(root: Path | str) -> list[Problem]:
     """Everything that disagrees: numbers with their artefacts, claims.json with the single files, documents with the
     ledger.
 
-    A missed target is not a problem: it is listed (`listing`) and printed wherever the number is.
+    Adjusted p-values and what survives a shuffle are recomputed too. A missed target is not a problem: it is listed
+    (`listing`) and printed wherever the number is.
     """
     root = Path(root)
     try:
@@ -150,6 +171,7 @@ def verify(root: Path | str) -> list[Problem]:
     except ValueError as error:
         return [Problem(str(CLAIMS), str(error))]
     problems = [Problem(claim.id, what) for claim in claims.values() for what in _disagreements(claim, root)]
+    problems += _misjudged(claims, root)
     try:
         current = read_json(root / ASSEMBLED) if (root / ASSEMBLED).exists() else None
     except ValueError as error:
@@ -171,7 +193,8 @@ def listing(claims: Mapping[str, Claim]) -> str:
             f"{mark}  {claim.id:<40} {format_claim(claim).partition(' (target')[0]:<34} target {format_target(claim)}"
         )
         if claim.status == "missed":
-            lines.append(f"        why: {claim.note or 'no reason recorded yet'}")
+            reasons = [*claim.objections, *([claim.note] if claim.note else [])]
+            lines.append(f"        why: {'; '.join(reasons) or 'no reason recorded yet'}")
     missed = sum(c.status == "missed" for c in claims.values())
     return "\n".join([*lines, f"{len(claims)} claims, {missed} missed"])
 
@@ -212,6 +235,21 @@ def _disagreements(claim: Claim, root: Path) -> list[str]:
         f"{name} is {stated[name]}, its artefact gives {value}"
         for name, value in found.items()
         if not _equal(stated[name], value)
+    ]
+
+
+def _misjudged(claims: Mapping[str, Claim], root: Path) -> list[Problem]:
+    try:
+        found = judge(claims, root)
+    except FileNotFoundError:  # a problem of its own claim already
+        return []
+    except ValueError as error:
+        return [Problem(str(CLAIMS), str(error))]
+    return [
+        Problem(claim_id, f"{name} is {getattr(claims[claim_id], name)}, its family's artefacts give {value}")
+        for claim_id, judgement in found.items()
+        for name, value in dataclasses.asdict(judgement).items()
+        if not _equal(getattr(claims[claim_id], name), value)
     ]
 
 

@@ -1,7 +1,7 @@
 """Numbers in documents: written by the ledger, between markers, and checked against it.
 
-`<!-- claim:ID -->text<!-- /claim -->` holds one number; `<!-- claims -->table<!-- /claims -->` on lines of their own
-holds the table of all.
+`<!-- claim:ID -->text<!-- /claim -->` holds one number, `<!-- claim:ID.p_holm -->text<!-- /claim -->` a primary claim's
+adjusted p; `<!-- claims -->table<!-- /claims -->` on lines of their own holds the table of all.
 """
 
 import re
@@ -14,6 +14,7 @@ from verbalize.report.claims import Claim, format_claim, format_target
 _CLAIM = re.compile(r"(<!-- claim:(?P<id>[^\s>]+) -->)(?P<text>.*?)(<!-- /claim -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- claims -->)(?P<text>.*?)(<!-- /claims -->)", re.DOTALL)
 _ANY = re.compile(r"<!-- /?claims?(:[^>]*)? -->")
+P_HOLM = ".p_holm"
 DOCUMENTS = ("*.md", "docs/**/*.md", "experiments/**/*.md")
 
 
@@ -26,20 +27,34 @@ def update_text(text: str, claims: Mapping[str, Claim]) -> str:
     """The document with every marked number and table rewritten; an unknown id is left as it is (`check_text` reports
     it).
     """
-    text = _CLAIM.sub(lambda m: m[1] + format_claim(claims[m["id"]]) + m[4] if m["id"] in claims else m[0], text)
+
+    def write(match: re.Match[str]) -> str:
+        number = marked(match["id"], claims)
+        return match[0] if number is None else match[1] + number + match[4]
+
+    text = _CLAIM.sub(write, text)
     return _TABLE.sub(lambda m: f"{m[1]}\n{claims_table(list(claims.values()))}\n{m[3]}", text)
+
+
+def marked(name: str, claims: Mapping[str, Claim]) -> str | None:
+    """What a marker of this name holds: a claim's number, or with ".p_holm" behind the id its adjusted p. None for a
+    claim that is not there or was not adjusted.
+    """
+    if name in claims:
+        return format_claim(claims[name])
+    claim = claims.get(name.removesuffix(P_HOLM))
+    return None if claim is None or claim.p_holm is None else f"{claim.p_holm:.3f}"
 
 
 def check_text(text: str, claims: Mapping[str, Claim]) -> list[str]:
     """What is wrong with a document's markers, one sentence each; [] when every number is the ledger's."""
     problems = []
     for match in _CLAIM.finditer(text):
-        if match["id"] not in claims:
+        number = marked(match["id"], claims)
+        if number is None:
             problems.append(f"marker names the unknown claim {match['id']}")
-        elif match["text"] != format_claim(claims[match["id"]]):
-            problems.append(
-                f"{match['id']} reads {match['text']!r}, the ledger says {format_claim(claims[match['id']])!r}"
-            )
+        elif match["text"] != number:
+            problems.append(f"{match['id']} reads {match['text']!r}, the ledger says {number!r}")
     if any(m["text"] != f"\n{claims_table(list(claims.values()))}\n" for m in _TABLE.finditer(text)):
         problems.append("the table of claims is not the ledger's")
     strays = len(_ANY.findall(text)) - 2 * (len(_CLAIM.findall(text)) + len(_TABLE.findall(text)))

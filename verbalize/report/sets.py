@@ -37,8 +37,8 @@ def runs_report(runs: Mapping[str, ReportData], recipes: Mapping[str, Any] | Non
 
 
 def combined(runs: Mapping[str, ReportData]) -> ReportData:
-    """The runs' arms, claims, comparisons and curves in one report, each named "run: arm". Slices, examples and looks
-    stay in the runs' own reports.
+    """The runs' arms, claims, comparisons, ranks among the whole catalogue, traits of texts and curves in one report,
+    each named "run: arm". Slices, examples and looks stay in the runs' own reports.
     """
 
     def named(name: str) -> pl.Expr:
@@ -62,6 +62,17 @@ def combined(runs: Mapping[str, ReportData]) -> ReportData:
             dataclasses.replace(shown, label=f"{name}: {shown.label}")
             for name, data in runs.items()
             for shown in data.comparisons
+        ),
+        traits=pl.concat(
+            [
+                data.traits.with_columns(arm=pl.concat_str(pl.lit(f"{name}: "), pl.col("arm")))
+                for name, data in runs.items()
+            ],
+            how="vertical_relaxed",
+        ),
+        catalogue=pl.concat(
+            [data.catalogue.select(columns).with_columns(verbalizer=named(name)) for name, data in runs.items()],
+            how="vertical_relaxed",
         ),
         curves={f"{name}, {series}": frame for name, data in runs.items() for series, frame in data.curves.items()},
         provenance={

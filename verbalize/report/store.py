@@ -17,7 +17,7 @@ from recsys.comparison import Arm, Comparison
 from recsys.errors import CorruptFileError, InputError
 from recsys.storage import read_json, write_json
 from verbalize.report.claims import Claim
-from verbalize.report.data import SLICE_COLUMNS, SUMMARY_COLUMNS, ArmText, ExampleView, ReportData, Shown
+from verbalize.report.data import SLICE_COLUMNS, SUMMARY_COLUMNS, TRAIT_COLUMNS, ArmText, ExampleView, ReportData, Shown
 from verbalize.report.spans import Reading, Span
 
 FILE = "report.json"
@@ -44,6 +44,8 @@ def save(data: ReportData, path: Path) -> None:
             "looks": [dict(look) for look in data.looks],
             "provenance": list(data.provenance.items()),
             "notes": list(data.notes),
+            "traits": _columns(data.traits.select(TRAIT_COLUMNS)),
+            "catalogue": _columns(data.catalogue.select(SUMMARY_COLUMNS)),
         },
         path,
     )
@@ -71,6 +73,9 @@ def load(path: Path) -> ReportData:
             looks=tuple(value["looks"]),
             provenance=dict(value["provenance"]),
             notes=tuple(value["notes"]),
+            # Reports written before these tables existed hold none.
+            **({"traits": _frame(value["traits"])} if "traits" in value else {}),
+            **({"catalogue": _frame(value["catalogue"])} if "catalogue" in value else {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(str(path), f"lacks parts of a report ({error!r})", _REMEDY) from error
@@ -90,7 +95,7 @@ def _shown(shown: Shown) -> dict[str, Any]:
     plain |= {"a": list(shown.comparison.a), "b": list(shown.comparison.b)}
     plain |= {name: list(plain[name].items()) for name in _COUNTS}
     rest = {"label": shown.label, "mde": shown.mde, "p_holm": shown.p_holm, "primary": shown.primary}
-    return rest | {"comparison": plain}
+    return rest | {"survives": shown.survives, "comparison": plain}
 
 
 def _compared(value: Mapping[str, Any]) -> Shown:
@@ -98,7 +103,8 @@ def _compared(value: Mapping[str, Any]) -> Shown:
     known = {field.name: given[field.name] for field in fields(Comparison)}
     known = {name: math.nan if one is None else one for name, one in known.items()}
     known |= {"a": Arm(*given["a"]), "b": Arm(*given["b"])} | {name: dict(map(tuple, given[name])) for name in _COUNTS}
-    return Shown(value["label"], Comparison(**known), value["mde"], value["p_holm"], value["primary"])
+    rest = (value["mde"], value["p_holm"], value["primary"], value.get("survives"))
+    return Shown(value["label"], Comparison(**known), *rest)
 
 
 def _example(value: Mapping[str, Any]) -> ExampleView:

@@ -35,8 +35,8 @@ _SPECIAL = {
 
 
 def frames_of(data: ReportData) -> dict[str, pl.DataFrame]:
-    """File stem -> table, one value per cell: arms, tradeoff, comparisons, claims, slices, curves. Empty ones are left
-    out.
+    """File stem -> table, one value per cell: arms, tradeoff, comparisons, catalogue, claims, slices, texts, curves.
+    Empty ones are left out.
     """
     curves = [
         frame.with_columns(series=pl.lit(name)).unpivot(index=["series", CURVE_KEY], variable_name="quantity")
@@ -46,8 +46,10 @@ def frames_of(data: ReportData) -> dict[str, pl.DataFrame]:
         "arms": data.arms,
         "tradeoff": pl.DataFrame(tradeoff_rows(data)),
         "comparisons": pl.DataFrame([_comparison(shown) for shown in data.comparisons], infer_schema_length=None),
+        "catalogue": data.catalogue,
         "claims": pl.DataFrame([_claim(claim) for claim in data.claims], infer_schema_length=None),
         "slices": data.slices,
+        "texts": data.traits,
         "curves": pl.concat(curves, how="vertical_relaxed").drop_nulls("value") if curves else pl.DataFrame(),
     }
     return {name: _flat(frame) for name, frame in found.items() if not frame.is_empty()}
@@ -156,6 +158,7 @@ def _comparison(shown: Any) -> Mapping[str, Any]:
         "high": c.high,
         "p": c.p,
         "p_holm": shown.p_holm,
+        "survives": shown.survives,
         "value_a": c.value_a,
         "value_b": c.value_b,
         "chance_corrected_a": c.chance_corrected_a,
@@ -170,8 +173,8 @@ def _comparison(shown: Any) -> Mapping[str, Any]:
 
 
 def _claim(claim: Any) -> Mapping[str, Any]:
-    names = ("id", "statement", "unit", "value", "low", "high", "target", "n", "n_effective", "status", "note")
-    return {name: getattr(claim, name) for name in names}
+    names = ("id", "statement", "unit", "value", "low", "high", "target", "p_holm", "survives", "n", "n_effective")
+    return {name: getattr(claim, name) for name in (*names, "status", "note")}
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

@@ -209,7 +209,8 @@ def metric_name(metric: str) -> str:
 
 
 def claim_verdict(claim: Claim) -> str:
-    """The claim's status; for differences on too few rankings that may be 0, that too.
+    """The claim's status and what stands against a number that reaches its target; for differences on too few rankings
+    that may be 0, that too.
 
     A met or missed target says how the number stands to what was asked; "too small to conclude" says that it could not
     have told.
@@ -222,7 +223,7 @@ def claim_verdict(claim: Claim) -> str:
         and verdict(claim.low, claim.high, claim.n_effective) == "too small to conclude"
     ):
         return f"{claim.status} · too small to conclude"
-    return claim.status
+    return " · ".join([claim.status, *claim.objections])
 
 
 def _claim_view(claim: Claim) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, experience, warm_start], train,
-evaluate, [oracle], report.
+evaluate, [catalogue], [oracle], report.
 
 Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the
 machinery that decides what runs is `verbalize.pipeline`.
@@ -8,7 +8,19 @@ machinery that decides what runs is `verbalize.pipeline`.
 from verbalize.config import plain
 from verbalize.pipeline import Stage
 from verbalize.recipe import BaselinesConfig, Recipe
-from verbalize.stages import data, evaluate, experience, oracle, policy, pool, recommender, report, templates, transfer
+from verbalize.stages import (
+    data,
+    evaluate,
+    experience,
+    full_catalogue,
+    oracle,
+    policy,
+    pool,
+    recommender,
+    report,
+    templates,
+    transfer,
+)
 
 
 def stages_of(recipe: Recipe, command: str) -> list[Stage]:
@@ -30,8 +42,9 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         if not settings.get("show_event_type_in_prompt", True):  # a key made before this setting existed still holds
             del settings["show_event_type_in_prompt"]
     rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
+    read_from = data.logs_config(recipe)
     stages = [
-        Stage("logs", lambda c: data.run_logs(recipe, c), data.logs_config(recipe), version=2),
+        Stage("logs", lambda c: data.run_logs(recipe, c, read_from), read_from, version=2),
         Stage(
             "examples",
             lambda c: data.run_examples(recipe, c),
@@ -90,7 +103,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             {
                 **rewarded,
                 "policy": policy_config,
-                "train": plain(recipe.train),
+                "train": recipe.train.identity,
                 "limits": plain(recipe.limits),
                 "seeds": list(recipe.seeds),
                 **({"dpo": plain(recipe.dpo)} if recipe.dpo else {}),
@@ -105,6 +118,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     before = tuple(stage.name for stage in stages)
     evaluation = plain(recipe.evaluation)
     browser, claims = evaluation.pop("example_browser"), evaluation.pop("claims")
+    whole = evaluation.pop("full_catalogue")  # a stage of its own: no slate is ranked again for it
     if against := transfer.identities(evaluation.pop("against")):
         evaluation["against"] = against
     # Rewording a claim makes a new report, not a new look at the test users.
@@ -124,6 +138,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             version=2,
         )
     )
+    if whole:
+        stages.append(Stage(full_catalogue.STAGE, lambda c: full_catalogue.run(recipe, c), {}, (*before, "evaluate")))
     simulated = recipe.source.kind == "simulator"
     if simulated:
         stages.append(Stage("oracle", lambda c: oracle.run(recipe, c), plain(recipe.source), (*before, "evaluate")))
@@ -138,8 +154,13 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 "licence": recipe.licence,
                 "claims": claims,
             },
-            (*before, "evaluate", *(("oracle",) if simulated else ())),
-            version=2,
+            (
+                *before,
+                "evaluate",
+                *((full_catalogue.STAGE,) if whole else ()),
+                *(("oracle",) if simulated else ()),
+            ),
+            version=3,
         )
     )
     return stages

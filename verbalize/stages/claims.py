@@ -11,10 +11,10 @@ import polars as pl
 from recsys.errors import InputError
 from recsys.storage import read_json, read_parquet, write_json
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, ClaimConfig, Recipe
+from verbalize.recipe import LEARNED, SHUFFLED, ClaimConfig, Recipe
 from verbalize.report.artefacts import outcomes_table, timings_table, values_table, write_artefact
 from verbalize.report.claims import Claim, Estimator
-from verbalize.report.ledger import RESULTS, assemble, write_claim
+from verbalize.report.ledger import RESULTS, assemble, judge_families, write_claim
 from verbalize.stages import oracle
 from verbalize.stages.data import of_targets
 from verbalize.stages.evaluate import arm_of
@@ -44,9 +44,13 @@ ESTIMATORS = {
 def write_claims(
     recipe: Recipe, context: Context, roles: Mapping[str, str], recommender: str, command: str
 ) -> list[Claim]:
-    """Write each claim's artefact and ledger entry below the stage's folder, and what `record` needs to repeat it."""
+    """Write each claim's artefact and ledger entry below the stage's folder, and what `record` needs to repeat it.
+
+    Recall differences are the primary claims: one family, adjusted together, and a learned arm's gain is shuffled.
+    """
     salt = secrets.token_hex(16)  # thrown away: nothing leads from a published id back to a user
     written: dict[str, Path] = {}
+    primary = [claim.id for claim in recipe.evaluation.claims if claim.kind == "recall"]
     claims, entries = [], []
     for claim in recipe.evaluation.claims:
         entry: dict[str, Any] = {
@@ -59,6 +63,10 @@ def write_claims(
             "command": command,
             "artefact": None,
         }
+        if claim.id in primary:
+            entry["family"] = primary
+            if recipe.evaluation.shuffled and claim.a == LEARNED:
+                entry["shuffled"] = f"{SHUFFLED}/{recommender}"
         estimator = Estimator(ESTIMATORS[claim.kind])
         try:
             table: str = "noise" if claim.kind in ("noise_drop_lift", "noise_drop_recall") else claim.kind
@@ -75,7 +83,8 @@ def write_claims(
             claims.append(write_claim(context.folder, estimator=estimator, **entry))
         entries.append(entry | {"estimator": {"name": estimator.name, "parameters": dict(estimator.parameters)}})
     write_json(entries, context.folder / "claims.json")
-    return claims
+    judged = judge_families(context.folder)
+    return [judged[claim.id] for claim in claims]
 
 
 def record(report: Path, root: Path) -> list[Claim]:
@@ -87,8 +96,9 @@ def record(report: Path, root: Path) -> list[Claim]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(report / entry["artefact"], target)
         claims.append(write_claim(root, **entry | {"estimator": Estimator(**entry["estimator"])}))
+    judged = judge_families(root)
     assemble(root)
-    return claims
+    return [judged[claim.id] for claim in claims]
 
 
 def evidence(claim: ClaimConfig, recipe: Recipe, context: Context, salt: str) -> pl.DataFrame:

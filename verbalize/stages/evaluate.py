@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recsys import contracts
-from recsys.evaluation import Arm, decide, decide_in_chunks, outcomes, share_of_distinct, shuffle_texts_between_users
+from recsys.evaluation import Arm, decide, decide_in_chunks, outcomes, shuffle_texts_between_users
 from recsys.looks import LooksRegister
 from recsys.significance import DetectableEffect, intraclass_correlation, minimum_detectable_effect
 from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
 from verbalize.report.provenance import revision
-from verbalize.stages import baselines, data, experience
+from verbalize.stages import baselines, data, experience, policy_controls
 from verbalize.stages.audits import audits
 from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
@@ -88,12 +88,18 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         None if testing else known,
     )
     write_parquet(margins(compared, recipe.reward.negatives_temperature), context.folder / "margins.parquet")
+    constant = load_roles(context)["best_constant"]
     return {
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
         "roles": load_roles(context),
         "audits": audits(recipe, context.inputs, examples, texts, recommender.candidate_texts),
-        "distinct_texts": {str(seed): share_of_distinct(written["evaluated"]) for seed, written in learned.items()},
+        **policy_controls.controls(
+            context.folder,
+            recipe.policy.kind,
+            {seed: written["evaluated"] for seed, written in learned.items()},
+            (constant, texts[constant, 0]),
+        ),
         **({} if memory is None else experience.coverage(memory.recall(verbalizer_inputs(examples)))),
         **own_facts(recommender),
     }
@@ -108,7 +114,10 @@ def scripted_names(recipe: Recipe, context: Context) -> list[str]:
 def learned_texts(
     recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame], memory: "Memory | None"
 ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
-    """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/."""
+    """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/,
+    beside the actions on the frame "evaluated" of policies that act.
+    """
+    slots = recipe.policy.actions if recipe.policy.kind == "actions" else None
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
     for name, seed, make in learned_verbalizers(recipe, context, memory):
@@ -116,7 +125,13 @@ def learned_texts(
         if not path.exists():
             verbalizer = make()
             wanted = {key: frame for key, frame in frames.items() if name != START or key == "report"}
-            write_json({key: verbalizer.verbalize(verbalizer_inputs(frame)) for key, frame in wanted.items()}, path)
+            both = {
+                key: policy_controls.written(verbalizer, verbalizer_inputs(frame), slots)
+                for key, frame in wanted.items()
+            }
+            if slots is not None and name == LEARNED:
+                write_json(both["evaluated"][1], policy_controls.actions_path(context.folder, seed))
+            write_json({key: texts for key, (texts, _) in both.items()}, path)
         written = read_json(path)
         if name == START:
             start = written

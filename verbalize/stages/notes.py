@@ -1,29 +1,38 @@
 """What a report says in sentences: what was chosen when, the controls of the learned arm, and the limits of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from recsys.evaluation import best_against_all, surviving_gain
 from recsys.storage import read_json, read_parquet
+from verbalize.optimize.pooling import own_share
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
-from verbalize.stages import oracle
+from verbalize.report.claims import Claim
+from verbalize.stages import full_catalogue, oracle, policy_controls
 from verbalize.stages.evaluate import SHUFFLED
+from verbalize.stages.pool import REWARDS
 from verbalize.stages.templates import METRIC
 
 
 def sentences(
-    recipe: Recipe, context: Context, decisions: pl.DataFrame, roles: Mapping[str, str], recommender: str
+    recipe: Recipe,
+    context: Context,
+    decisions: pl.DataFrame,
+    roles: Mapping[str, str],
+    recommender: str,
+    claims: Sequence[Claim] = (),
 ) -> list[str]:
-    """The notes of a report, in reading order."""
+    """The notes of a report, in reading order. `claims`: what the run just entered into its ledger."""
     best = (roles["best_template"], recommender)
     found = [choices(roles), templates(recipe, context, best)]
     if recipe.evaluation.shuffled:
         found.append(shuffled(decisions, recommender, best))
-    found += [distinct(context), headroom(context), audited(context), *stops(context)]
-    found += [remembered(recipe, context), transferred(recipe)]
+    found += policy_controls.sentences(facts(context, "evaluate"))
+    found += [headroom(context, pool_claim(recipe, claims)), luck(context), audited(context), *stops(context)]
+    found += [remembered(recipe, context), transferred(recipe), full_catalogue.sentence(recipe, context)]
     if "oracle" in context.inputs:
         found += oracle.sentences(context.inputs, recommender, best[0])
     if recipe.examples.discovery_only:
@@ -62,24 +71,42 @@ def shuffled(decisions: pl.DataFrame, recommender: str, best: tuple[str, str]) -
     return f"{gain}; with texts handed to other users {share} of it survives{verdict}."
 
 
-def distinct(context: Context) -> str:
-    """How often the learned arm writes something of its own."""
-    shares = facts(context, "evaluate")["distinct_texts"]
-    listed = ", ".join(f"seed {seed} {share:.0%}" for seed, share in shares.items())
-    return f"Distinct texts among the learned arm's: {listed}."
+def pool_claim(recipe: Recipe, claims: Sequence[Claim]) -> Claim | None:
+    """The measured claim of the pool's headroom, where the recipe lists one."""
+    listed = {claim.id for claim in recipe.evaluation.claims if claim.kind == "pool_headroom"}
+    return next((claim for claim in claims if claim.id in listed and claim.value is not None), None)
 
 
-def headroom(context: Context) -> str:
-    """What an ideal choice among the pool's candidates could gain."""
+def headroom(context: Context, claim: Claim | None) -> str:
+    """What an ideal choice among the pool's candidates could gain; the claim's number where there is one: its opaque
+    ids halve users at other places, and two numbers for one thing would be one too many.
+    """
     if "pool" not in context.inputs:
         return ""
     room = facts(context, "pool")["headroom_recall_at_1"]
     if room is None:
         return "Headroom of the pool: not measurable, fewer than two training users have two examples."
+    ends = room if claim is None else {name: getattr(claim, name) for name in ("value", "low", "high")}
     return (
-        f"Headroom of the pool on training users, cross-fitted: Recall@1 {room['value']:+.3f} "
-        f"[{room['low']:+.3f}, {room['high']:+.3f}] over the best constant choice ({room['constant']:.3f}); "
+        f"Headroom of the pool on training users, cross-fitted: Recall@1 {ends['value']:+.3f} "
+        f"[{ends['low']:+.3f}, {ends['high']:+.3f}] over the best constant choice ({room['constant']:.3f}); "
         f"an oracle that sees the outcome would reach {room['naive_example_oracle']:.3f}."
+    )
+
+
+def luck(context: Context) -> str:
+    """How much of what suits one target of a user suits the user's others, by the reward."""
+    if "pool" not in context.inputs:
+        return ""
+    users = read_parquet(context.inputs["pool"] / "decisions.parquet").select("example_id", "user_id").unique()
+    rewards = read_parquet(context.inputs["pool"] / REWARDS).pivot(
+        on="candidate", index="example_id", values="reward", maintain_order=True
+    )
+    owners = rewards.join(users, on="example_id", how="left", maintain_order="left")["user_id"]
+    share = own_share(rewards.drop("example_id").to_numpy(), owners.to_numpy())
+    return (
+        f"Of the candidates' rewards for one target, beyond what holds for all users, {share:.0%} returns with another "
+        "target of the same user; the rest is luck."
     )
 
 

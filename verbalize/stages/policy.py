@@ -14,12 +14,13 @@ from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
+from verbalize.processes import leads
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.stages import data, experience
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
-from verbalize.tracking import open_tracker
+from verbalize.tracking import Trackers, open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.actions import ActionConfig
 from verbalize.verbalizers.base import Verbalizer
@@ -89,7 +90,7 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     score = reward_scorer(recipe, context, recommender, examples)
     inputs, judged_on = experience.training_inputs(recipe, context, examples, selection)
     validation = Validation(judged_on, reward_scorer(recipe, context, recommender, selection))
-    tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking")
+    tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking") if leads() else Trackers([])
     tracker.config(plain(recipe))
     train = trainer_of(recipe, context, score)
     results = {}

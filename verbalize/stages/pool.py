@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 
 from recsys.evaluation import decide_in_chunks, pool_headroom
+from recsys.logs.eligible import Eligible
 from recsys.storage import read_parquet, write_parquet
-from verbalize.optimize.rewards import ConfiguredReward, Ranking
+from verbalize.optimize.catalogue_reward import with_catalogue
+from verbalize.optimize.rewards import CATALOGUE, ConfiguredReward, Ranking
 from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
@@ -41,7 +43,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         context.progress.step("pool", number + 1, len(texts), name)
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
-    traits = traits_of(recipe, context, examples, executed=True)
+    traits = traits_of(recipe, context, recommender, examples, executed=True)
     write_parquet(rewarded(recipe, decisions, texts, inputs["example_id"].to_list(), traits), context.folder / REWARDS)
     return {
         "examples": len(examples),
@@ -87,16 +89,23 @@ def rewarded(
 
 def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> RewardScorer:
     """The reward of (example, text) pairs of these examples, over their redrawn slates."""
-    traits = traits_of(recipe, context, examples)
+    traits = traits_of(recipe, context, recommender, examples)
     slates = data.load_slates(context.inputs["examples"], examples)
     return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
 
 
-def traits_of(recipe: Recipe, context: Context, examples: pl.DataFrame, executed: bool = False) -> TextTraitsOf:
-    """Compression and faithfulness of texts; `executed` actions are faithful by construction and are not checked."""
+def traits_of(
+    recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame, executed: bool = False
+) -> TextTraitsOf:
+    """Compression and faithfulness of texts; `executed` actions are faithful by construction and are not checked. The
+    target's place in the catalogue too, where the recipe pays for that."""
     from verbalize.optimize.traits import text_traits
 
     titles = None
     if recipe.policy.kind == "rewrite" and not executed:
         titles = read_parquet(context.inputs["logs"] / "items.parquet")["title"].to_list()
-    return text_traits(examples, length_tokenizer(recipe), titles)
+    traits = text_traits(examples, length_tokenizer(recipe), titles)
+    if recipe.reward.kind != CATALOGUE:
+        return traits
+    eligible = Eligible(examples, data.load_log(context.inputs["logs"]))
+    return with_catalogue(traits, recommender, eligible, recipe.reward.negatives_temperature)

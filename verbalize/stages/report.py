@@ -1,6 +1,7 @@
 """The report: comparisons, controls, curves and claims of a run, as a console table and one HTML file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,22 @@ from recsys.evaluation import (
     summarise_slices,
 )
 from recsys.looks import LooksRegister
-from recsys.significance import holm
 from recsys.storage import read_json, read_parquet, write_text
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, Recipe
 from verbalize.report.browser import example_views
+from verbalize.report.claims import Claim
 from verbalize.report.console import render_console
 from verbalize.report.data import ReportData, Shown
 from verbalize.report.html import render_html
 from verbalize.report.provenance import hardware, revision, today, versions
 from verbalize.report.sets import SLATES
 from verbalize.report.store import FILE, save
-from verbalize.stages import data
+from verbalize.stages import data, full_catalogue
 from verbalize.stages.claims import write_claims
 from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
 from verbalize.stages.notes import facts, sentences
+from verbalize.stages.report_texts import text_traits
 from verbalize.stages.templates import load_roles
 
 CURVES = (
@@ -58,7 +60,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     roles = load_roles(context)
     recommender = main_recommender(decisions)
     claims = write_claims(recipe, context, roles, recommender, command)
-    shown = comparisons(recipe, decisions, roles, recommender, plan, context.inputs)
+    shown = comparisons(recipe, decisions, roles, recommender, plan, context.inputs, claims)
     texts = read_parquet(context.inputs["evaluate"] / "verbalizations.parquet")
     report = ReportData(
         title=recipe.title or recipe.name,
@@ -73,7 +75,9 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         examples=browser(recipe, context, decisions, texts, roles, recommender),
         looks=tuple(LooksRegister(recipe.evaluation.register).entries()) if recipe.evaluation.split == "test" else (),
         provenance=provenance(recipe, context, command),
-        notes=tuple(sentences(recipe, context, decisions, roles, recommender)),
+        notes=tuple(sentences(recipe, context, decisions, roles, recommender, claims)),
+        traits=text_traits(context.inputs),
+        **({"catalogue": full_catalogue.table(context)} if full_catalogue.STAGE in context.inputs else {}),
     )
     save(report, context.folder / FILE)
     write_text(render_html(report), context.folder / "report.html")
@@ -94,8 +98,11 @@ def comparisons(
     recommender: str,
     plan: Mapping[str, Any],
     inputs: Mapping[str, Path],
+    claims: Sequence[Claim],
 ) -> tuple[Shown, ...]:
-    """Primary claims with Holm-adjusted p-values, then the learned arm against every other of the same recommender."""
+    """Primary claims as the ledger has them (its opaque ids draw other resamples, and two slightly different intervals
+    would invite two verdicts), then the learned arm against every other of the same recommender.
+    """
 
     def against(a: str, b: str, relative: bool = False, targets: str = "all") -> Comparison:
         first, second = (arm_of(name, roles, recommender, recipe.evaluation.baselines) for name in (a, b))
@@ -107,9 +114,12 @@ def comparisons(
         for claim in recipe.evaluation.claims
         if claim.kind == "recall"
     }
-    adjusted = holm({name: one.p for name, one in primary.items()}) if primary else {}
-    statements = {claim.id: claim.statement for claim in recipe.evaluation.claims}
-    shown = [Shown(statements[name], one, mde, adjusted[name]) for name, one in primary.items()]
+    recorded = {claim.id: claim for claim in claims}
+    shown = []
+    for name, one in primary.items():
+        claim = recorded[name]
+        one = _as_recorded(one, claim)
+        shown.append(Shown(claim.statement, one, mde, claim.p_holm, survives=claim.survives))
     whole = {claim.id for claim in recipe.evaluation.claims if claim.targets == "all"}
     done = {(one.a, one.b) for name, one in primary.items() if name in whole and not one.relative}
     others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.against]
@@ -119,6 +129,12 @@ def comparisons(
         if (one.a, one.b) not in done:
             shown.append(Shown(f"learned − {name.replace('_', ' ')}", one, mde, primary=False))
     return tuple(shown)
+
+
+def _as_recorded(comparison: Comparison, claim: Claim) -> Comparison:
+    if claim.low is None or claim.high is None:
+        return comparison
+    return replace(comparison, low=claim.low, high=claim.high)
 
 
 def training_curves(recipe: Recipe, folder: Path) -> dict[str, pl.DataFrame]:
