@@ -9,8 +9,8 @@ Vectors are given, so embedding, equal in both arms, is not timed. Each repeat a
   reindex_all   a fresh library of all records so far: every file written, both indexes built
 
 At its default size the first repeat passes 100,000 rows, where a growing index turns once from exact to HNSW and pays
-for all rows. Both are timed up to the first answer from each of the two views, and the answers of both must be the same. Writes
-experience_admission.json and artefacts/experience_admission.csv (raw seconds, for the ledger).
+for all rows. Both are timed up to the first answer from each of the two views, and the answers of both must be the
+same. Writes experience_admission.json and artefacts/experience_admission.csv (raw seconds, for the ledger).
 """
 
 import os
