@@ -32,7 +32,7 @@ class Measurable:
     @property
     def arms(self) -> list[str]:
         """The arms that the estimator reads."""
-        return [arm for arm in self.estimator.parameters.values() if isinstance(arm, str)] if not self.reason else []
+        return _arms(self.estimator) if not self.reason else []
 
 
 def measurables(state: State, name: str) -> list[Measurable]:
@@ -45,6 +45,9 @@ def write_claims(state: State, name: str, decisions: pl.DataFrame | None, root: 
     measured one."""
     root, found = root.resolve(), measurables(state, name)
     arms = {arm for one in found for arm in one.arms}
+    if _narrower(found, root, set() if decisions is None else set(decisions["verbalizer"])):
+        judged = judge_families(root)
+        return [judged[_id(one)] for one in found if _id(one) in judged]
     artefact = root / RESULTS / "artefacts" / f"{state.table.config.name}.{name}.csv.gz"
     if decisions is not None and arms:
         chosen = decisions.filter(pl.col("verbalizer").is_in(sorted(arms)))
@@ -89,6 +92,18 @@ def _refuse_weak_rivals(state: State, name: str, claim: TableClaim) -> None:
                         "is not declared capable of improving instructions, so beating its prompt would show nothing",
                         "set gepa.capable: true with a model that is",
                     )
+
+
+def _narrower(found: list[Measurable], root: Path, arms: set[str]) -> bool:
+    """Whether a claim in the ledger rests on an arm that this run, stopped earlier, does not have: all claims of a data
+    set share one evidence file, which must not lose what they were computed from."""
+    known = [path for one in found if (path := root / CLAIMS / f"{_id(one)}.json").exists()]
+    used = {arm for path in known for claim in [load_claim(path)] if claim.artefact for arm in _arms(claim.estimator)}
+    return not used <= arms
+
+
+def _arms(estimator: Estimator) -> list[str]:
+    return [arm for arm in estimator.parameters.values() if isinstance(arm, str)]
 
 
 def _id(one: Measurable) -> str:

@@ -147,8 +147,8 @@ class LineReader:
 class GenreWords:
     """The ways a genre may be written. `pattern`: a regular expression, without groups, for any of them, delimited.
 
-    >>> GenreWords(["Comedy", "Sci-Fi"]).named("comedies and a Sci-Fi, no tragicomedy")
-    {'Comedy', 'Sci-Fi'}
+    >>> sorted(GenreWords(["Comedy", "Sci-Fi"]).named("comedies and a Sci-Fi, no tragicomedy"))
+    ['Comedy', 'Sci-Fi']
     """
 
     def __init__(self, genres: Collection[str]) -> None:
