@@ -22,10 +22,8 @@ from verbalize.agents.expert import TextWorldBench
 from verbalize.agents.pool import LocalEnvironments
 from verbalize.agents.rollouts import Situation, roll_out
 from verbalize.agents.slea_acting import judged_policy
-from verbalize.agents.slea_settings import ArmConfig
+from verbalize.agents.slea_settings import RANDOM, START, ArmConfig
 from verbalize.agents.slea_study import (
-    RANDOM,
-    START,
     Config,
     Games,
     TaskSets,
@@ -52,10 +50,15 @@ class Closed(LocalEnvironments):
         raise AssertionError("played again")
 
 
+def study_of(name: str, arms: dict[str, ArmConfig], **changes: object) -> Config:
+    games = {"train": NO_GAMES, "development": NO_GAMES, "test": NO_GAMES}
+    return Config(name=name, arms=arms, **(games | changes))
+
+
 def config(model: Path, **changes: object) -> Config:
     arms = {"grpo": ArmConfig(), "slea": SLEA}
     training = replace(TRAINING, environment_steps=30)
-    made = Config("tiny", arms, NO_GAMES, NO_GAMES, NO_GAMES, str(model), seeds=(0, 1), training=training)
+    made = study_of("tiny", arms, model=str(model), seeds=(0, 1), training=training)
     return replace(made, **({"lora": LORA, "experience": EXPERIENCE} | changes))
 
 
@@ -96,7 +99,7 @@ RUN = {"development": [[0, 0.7]], "environment_steps": 30, "lessons_by_rules": 0
 
 
 def test_claims_need_games_and_seeds() -> None:
-    made = Config("tiny", {"grpo": ArmConfig(), "slea": SLEA}, NO_GAMES, NO_GAMES, (Games("coin", 1, 100),))
+    made = study_of("tiny", {"grpo": ArmConfig(), "slea": SLEA}, test=(Games("coin", 1, 100),))
     result = result_of(made, cells(100, 3, {"grpo": 40, "slea": 55}), {"grpo/0": RUN, "slea/0": RUN})
     (claim,) = result.claims
     assert (claim.id, claim.a, claim.b, claim.target) == ("agents.slea_vs_grpo", "slea", "grpo", 0.0)
@@ -131,7 +134,7 @@ def test_the_shipped_recipe_keeps_its_games_apart() -> None:
 
 def test_some_arms_may_be_left_to_a_later_run() -> None:
     arms = {"grpo": ArmConfig(), "gigpo": ArmConfig(credit="anchor"), "slea": SLEA}
-    made = Config("x", arms, NO_GAMES, NO_GAMES, (Games("coin", 1, 100),))
+    made = study_of("x", arms, test=(Games("coin", 1, 100),))
     assert made.chosen == ["grpo", "gigpo", "slea"]
     assert [claim.b for claim in claims_of(made)] == ["grpo", "gigpo"]
     part = replace(made, only=("slea", "grpo"))
@@ -191,12 +194,16 @@ def test_the_shipped_games_fit_into_the_prompt(smollm2_dir: Path, tmp_path: Path
 def test_test_games_must_be_new() -> None:
     with pytest.raises(InputError, match="test game coin-1-3"):
         start = WarmStart((Games("coin", 1, 4),))
-        task_sets(Config("x", {"grpo": ArmConfig()}, NO_GAMES, NO_GAMES, (Games("coin", 1, 1, 3),), warm_start=start))
+        task_sets(study_of("x", {"grpo": ArmConfig()}, test=(Games("coin", 1, 1, 3),), warm_start=start))
     with pytest.raises(InputError, match="both say where the arms start"):
-        Config("x", {"grpo": ArmConfig()}, NO_GAMES, NO_GAMES, NO_GAMES, adapter="a", warm_start=WarmStart(NO_GAMES))
+        study_of("x", {"grpo": ArmConfig()}, adapter="a", warm_start=WarmStart(NO_GAMES))
     with pytest.raises(InputError, match="test game coin-1-4"):
         task_sets(
-            Config(
-                "x", {"grpo": ArmConfig()}, (Games("coin", 1, 5),), (Games("coin", 1, 1, 9),), (Games("coin", 1, 3, 4),)
+            study_of(
+                "x",
+                {"grpo": ArmConfig()},
+                train=(Games("coin", 1, 5),),
+                development=(Games("coin", 1, 1, 9),),
+                test=(Games("coin", 1, 3, 4),),
             )
         )

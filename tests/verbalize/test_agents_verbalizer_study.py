@@ -222,7 +222,6 @@ def test_what_training_shows_is_of_others_and_from_before(study: Study, tmp_path
 
 def made_arms(study: Study, folder: Path) -> tuple[World, Arms]:
     from verbalize.agents.verbalizer_arms import VerbalizerArms
-    from verbalize.agents.verbalizer_study import as_slea
     from verbalize.experience.embedding import CachedEmbedder
 
     config = load_study(study.file).config
@@ -231,7 +230,7 @@ def made_arms(study: Study, folder: Path) -> tuple[World, Arms]:
     assert recorder.began() == []  # the recipe's stages are there
     assert study.world.name == f"world-{world.key}"
     embedder = CachedEmbedder(config.experience.embedding)
-    return world, VerbalizerArms(as_slea(config), world, embedder, folder, Silent(), COMMAND)
+    return world, VerbalizerArms(config, world, embedder, folder, Silent(), COMMAND)
 
 
 def test_forgetting_a_user_of_training(study: Study, runs: Path) -> None:

@@ -16,8 +16,8 @@ from verbalize.agents.pool import Environments
 from verbalize.agents.rollouts import Memory, Policy
 from verbalize.agents.slea_briefing import Briefing
 from verbalize.agents.slea_player import AgentPlayer, open_library, rollout_config
-from verbalize.agents.slea_settings import ArmConfig
-from verbalize.agents.slea_study import RANDOM, START, Config, TaskSets
+from verbalize.agents.slea_settings import RANDOM, START, ArmConfig, StudySettings
+from verbalize.agents.slea_study import TaskSets
 from verbalize.agents.slea_training import ADAPTER, LIBRARY, RESULT, learning_curve, mean_of, train_agent
 from verbalize.config import plain
 from verbalize.experience.embedding import Embedder
@@ -32,7 +32,7 @@ class Arms:
 
     def __init__(
         self,
-        config: Config,
+        config: StudySettings,
         sets: TaskSets,
         environments: Environments,
         embedder: Embedder | None,

@@ -1,9 +1,14 @@
-"""Settings of SLEA-RL and of the arms it is compared with. Standard library only: read before torch is."""
+"""Settings of SLEA-RL, of the arms it is compared with and of every study that trains them. Read before torch is."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from recsys.errors import InputError
+from recsys.models.settings import LoraSettings
+from verbalize.experience.settings import ExperienceConfig
+
+START, RANDOM = "start", "random"
+"""Arms of every study: the policy before any training, and chance."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +98,37 @@ class AgentTraining:
             )
         if not 0 < self.gamma <= 1:
             raise InputError(f"gamma = {self.gamma}", "must lie in (0, 1]", "try 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What a study of these methods says whatever its tasks are. `arms` by name, the most important first."""
+
+    RESERVED: ClassVar[frozenset[str]] = frozenset({START, RANDOM})
+    """Names of arms that the study adds itself."""
+
+    name: str
+    arms: dict[str, ArmConfig]
+    model: str = "smollm2-135m"
+    dtype: str = "float32"
+    adapter: str | None = None
+    """Folder of the adapter that every arm starts from; none starts from the model."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    environments: int = 8
+    """Episodes played at once."""
+    training: AgentTraining = field(default_factory=AgentTraining)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Of a fresh adapter; one that is named keeps its own."""
+    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+
+    def __post_init__(self) -> None:
+        if not self.arms or not self.seeds or self.RESERVED & set(self.arms):
+            raise InputError(
+                f"arms {list(self.arms)} and seeds {list(self.seeds)}",
+                f"a study needs arms, none of them called {' or '.join(sorted(self.RESERVED))}, and a seed",
+                "name them",
+            )
+        if self.environments < 1:
+            raise InputError(
+                f"environments = {self.environments}", "episodes need one to be played in", "set it from 1"
+            )

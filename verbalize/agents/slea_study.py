@@ -10,17 +10,15 @@ cell is kept when it is done; `only` leaves some of them to a later run of the s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
-from recsys.models.settings import LoraSettings
 from verbalize.agents.environment import Task
-from verbalize.agents.slea_settings import AgentTraining, ArmConfig
+from verbalize.agents.slea_settings import RANDOM, START, StudySettings
 from verbalize.agents.study import LEAST_GAMES, LEAST_SEEDS, StudyClaim, StudyResult
 from verbalize.agents.textworld_games import game_task
-from verbalize.experience.settings import ExperienceConfig
 from verbalize.pipeline import Progress
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from verbalize.agents.pool import Environments
     from verbalize.experience.embedding import Embedder
 
-START, RANDOM = "start", "random"
 PAIRS = (
     ("slea", "grpo"),
     ("slea", "gigpo"),
@@ -73,37 +70,20 @@ class WarmStart:
     learning_rate: float = 5e-4
 
 
-@dataclass(frozen=True)
-class Config:
-    """A study file. `arms` by name, the most important first; the claims compare those named slea, grpo and gigpo."""
+@dataclass(frozen=True, kw_only=True)
+class Config(StudySettings):
+    """A study file; the claims compare the arms named slea, grpo and gigpo. `environments`: each by a process."""
 
-    name: str
-    arms: dict[str, ArmConfig]
     train: tuple[Games, ...]
     development: tuple[Games, ...]
     test: tuple[Games, ...]
-    model: str = "smollm2-135m"
-    dtype: str = "float32"
-    adapter: str | None = None
-    """Folder of the adapter that every arm starts from; without it, and without a warm start, from the model."""
     warm_start: WarmStart | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    environments: int = 8
-    """Games played at once, each by a process."""
-    training: AgentTraining = field(default_factory=AgentTraining)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    """Of a fresh adapter; one that is named keeps its own."""
-    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    """Tune the start first; `adapter` must be null."""
     only: tuple[str, ...] = ()
     """The arms to carry out now; none named: all of them. The same study run again with more of them goes on."""
 
     def __post_init__(self) -> None:
-        if not self.arms or not self.seeds or {START, RANDOM} & set(self.arms):
-            raise InputError(
-                f"arms {list(self.arms)} and seeds {list(self.seeds)}",
-                f"a study needs arms, none of them called {START} or {RANDOM}, and a seed",
-                "name them",
-            )
+        super().__post_init__()
         if self.adapter and self.warm_start:
             raise InputError("adapter and warm_start", "both say where the arms start", "name one of them")
         if unknown := [name for name in self.only if name not in self.arms]:

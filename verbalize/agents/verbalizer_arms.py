@@ -22,7 +22,7 @@ from verbalize.agents.policies import ExpertPolicy
 from verbalize.agents.rollouts import Memory, Policy, roll_out
 from verbalize.agents.slea_arms import Arms
 from verbalize.agents.slea_player import rollout_config
-from verbalize.agents.slea_study import Config
+from verbalize.agents.slea_settings import StudySettings
 from verbalize.agents.verbalization_drafts import STOP
 from verbalize.agents.verbalization_env import WRITTEN
 from verbalize.agents.verbalization_lessons import BRIEFING
@@ -41,7 +41,13 @@ class VerbalizerArms(Arms):
     """Arms over a world of examples. `judged` collects the tables of the cells that were played or read."""
 
     def __init__(
-        self, config: Config, world: World, embedder: Embedder | None, folder: Path, progress: Progress, command: str
+        self,
+        config: StudySettings,
+        world: World,
+        embedder: Embedder | None,
+        folder: Path,
+        progress: Progress,
+        command: str,
     ) -> None:
         super().__init__(config, world.sets, world.environments, embedder, folder, progress, command, BRIEFING)
         self.world = world

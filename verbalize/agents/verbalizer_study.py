@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from verbalize.agents import slea_study
+from verbalize.agents.slea_settings import START
+from verbalize.agents.slea_study import PAIRS
 from verbalize.agents.study import StudyResult
 from verbalize.agents.verbalizer_settings import KEPT, Config
 from verbalize.pipeline import Progress
@@ -63,7 +64,7 @@ def compare_verbalizers(
 
     folder = folder / f"world-{world.key}"
     write_json(world.parts.to_dicts(), folder / EXAMPLES)
-    arms = VerbalizerArms(as_slea(config), world, embedder, folder, progress, command)
+    arms = VerbalizerArms(config, world, embedder, folder, progress, command)
     arms.random_cell()
     arms.kept_cell()
     arms.start_cell()
@@ -78,25 +79,6 @@ def compare_verbalizers(
             runs[f"{arm}/{seed}"] = facts_of(trained) | {"curve": points}
     write_parquet(curve_table(curves), folder / "curves.parquet")
     return result_of(config, arms.judged, runs)
-
-
-def as_slea(config: Config) -> slea_study.Config:
-    """The settings that arms read, as those of a study without games."""
-    return slea_study.Config(
-        config.name,
-        config.arms,
-        (),
-        (),
-        (),
-        model=config.model,
-        dtype=config.dtype,
-        adapter=config.adapter,
-        seeds=config.seeds,
-        environments=config.environments,
-        training=config.training,
-        lora=config.lora,
-        experience=config.experience,
-    )
 
 
 def reward_curve(trained: Path) -> list[dict[str, Any]]:
@@ -129,8 +111,8 @@ def result_of(
 
     means = by_example(judged)
     summaries = {arm: summarise(table) for arm, table in means.items()}
-    pairs = [(a, b) for a, b in slea_study.PAIRS if a in config.arms and b in config.arms]
-    pairs += [(arm, other) for arm in config.arms for other in (slea_study.START, KEPT)]
+    pairs = [(a, b) for a, b in PAIRS if a in config.arms and b in config.arms]
+    pairs += [(arm, other) for arm in config.arms for other in (START, KEPT)]
     differences = {f"{a} - {b}": compare(means[a], means[b], SHOWN) for a, b in pairs}
     first = next(iter(means.values()))
     facts = {

@@ -8,10 +8,17 @@ of Bayesian-bootstrap draws (Rubin 1981) of the users in which a candidate comes
 """
 
 import numpy as np
+import polars as pl
 
 from recsys.seeding import rng
 
 DRAWS = 500
+
+
+def reward_table(pool: pl.DataFrame) -> tuple[list[str], np.ndarray]:
+    """A pool's candidates in their order there, and their rewards (N, C), examples in theirs."""
+    wide = pool.pivot(on="candidate", index="example_id", values="reward", maintain_order=True)
+    return wide.columns[1:], wide.drop("example_id").to_numpy()
 
 
 def reliability(residuals: np.ndarray, users: np.ndarray, user_weights: np.ndarray) -> float:

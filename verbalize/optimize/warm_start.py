@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.seeding import rng
 from recsys.storage import replacing
 from verbalize.optimize.policy import SlotTokens, entropy, slot_logprobs
-from verbalize.optimize.pooling import best_shares
+from verbalize.optimize.pooling import best_shares, reward_table
 from verbalize.optimize.settings import WarmStartConfig
 
 Pool = Mapping[str, Sequence[Sequence[int]]]
@@ -48,7 +48,7 @@ def soft_targets(pool: pl.DataFrame, actions: Pool, temperature: float) -> list[
     Temperature -> 0 is `hard_targets`; a large one imitates the pool's average. Events on which good and bad candidates
     agree get that action, events on which only good ones agree are decided by them: credit by weighing, not by luck.
     """
-    names, rewards = _table(pool)
+    names, rewards = reward_table(pool)
     scaled = (rewards - rewards.max(axis=1, keepdims=True)) / temperature
     weights = np.exp(scaled)
     return _mixtures(names, weights / weights.sum(axis=1, keepdims=True), actions)
@@ -59,14 +59,8 @@ def pooled_targets(pool: pl.DataFrame, users: Sequence[str], actions: Pool, seed
 
     `users`: the user of every example, in the pool's order.
     """
-    names, rewards = _table(pool)
+    names, rewards = reward_table(pool)
     return _mixtures(names, best_shares(rewards, np.array(users), seed=seed), actions)
-
-
-def _table(pool: pl.DataFrame) -> tuple[list[str], np.ndarray]:
-    """Candidates in their order in the pool, and their rewards (N, C), examples in theirs."""
-    wide = pool.pivot(on="candidate", index="example_id", values="reward", maintain_order=True)
-    return wide.columns[1:], wide.drop("example_id").to_numpy()
 
 
 def _mixtures(names: Sequence[str], weights: np.ndarray, actions: Pool) -> list[np.ndarray]:

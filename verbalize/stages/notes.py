@@ -7,7 +7,7 @@ import polars as pl
 
 from recsys.evaluation import best_against_all, surviving_gain
 from recsys.storage import read_json, read_parquet
-from verbalize.optimize.pooling import own_share
+from verbalize.optimize.pooling import own_share, reward_table
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.report.claims import Claim
@@ -98,12 +98,11 @@ def luck(context: Context) -> str:
     """How much of what suits one target of a user suits the user's others, by the reward."""
     if "pool" not in context.inputs:
         return ""
+    pool = read_parquet(context.inputs["pool"] / REWARDS)
     users = read_parquet(context.inputs["pool"] / "decisions.parquet").select("example_id", "user_id").unique()
-    rewards = read_parquet(context.inputs["pool"] / REWARDS).pivot(
-        on="candidate", index="example_id", values="reward", maintain_order=True
-    )
-    owners = rewards.join(users, on="example_id", how="left", maintain_order="left")["user_id"]
-    share = own_share(rewards.drop("example_id").to_numpy(), owners.to_numpy())
+    examples = pool.select("example_id").unique(maintain_order=True)
+    owners = examples.join(users, on="example_id", how="left", maintain_order="left")["user_id"]
+    share = own_share(reward_table(pool)[1], owners.to_numpy())
     return (
         f"Of the candidates' rewards for one target, beyond what holds for all users, {share:.0%} returns with another "
         "target of the same user; the rest is luck."
