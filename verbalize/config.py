@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from recsys.errors import InputError
+from recsys.later import left_out
 
 T = TypeVar("T")
 
@@ -77,9 +78,12 @@ def build(cls: type[T], value: Any, where: str = "") -> T:
 
 
 def plain(config: Any) -> Any:
-    """The inverse of `build`: dataclasses to mappings of plain values, ready for JSON or YAML."""
+    """The inverse of `build`: dataclasses to mappings of plain values, ready for JSON or YAML. Settings that were added
+    `later` are left out where they have their default, so that keys made before them hold.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+        return {field.name: plain(value) for field, value in values if not left_out(field, value)}
     if isinstance(config, Mapping):
         return {str(key): plain(item) for key, item in config.items()}
     if isinstance(config, (list, tuple)):

@@ -20,14 +20,20 @@ logger = logging.getLogger(__name__)
 CARD = "card.json"
 
 
-def lora_config(settings: LoraSettings) -> LoraConfig:
-    """The PEFT form of our settings (trainers take it as `peft_config`)."""
+def lora_config(settings: LoraSettings, layers: int) -> LoraConfig:
+    """The PEFT form of our settings for a model of so many layers. Raises InputError where more are asked for."""
+    chosen = settings.last_layers
+    if chosen is not None and chosen > layers:
+        raise InputError(
+            f"lora last_layers {chosen}", f"the model has {layers} layers", "lower it, or use null for all"
+        )
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         bias="none",
         target_modules=list(settings.targets),
+        layers_to_transform=None if chosen is None else list(range(layers - chosen, layers)),
         task_type="CAUSAL_LM",
     )
 
@@ -37,7 +43,7 @@ def add_lora(model: Any, settings: LoraSettings, seed: int) -> PeftModel:
     state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_hash(seed, "lora") % 2**63)
-        return get_peft_model(model, lora_config(settings))
+        return get_peft_model(model, lora_config(settings, model.config.num_hidden_layers))
 
 
 def save_adapter(model: PeftModel, folder: Path | str, card: AdapterCard) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from recsys.errors import InputError
+from recsys.later import later
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -14,16 +15,21 @@ class LoraSettings:
 
     `mlp` adds the feed-forward projections: three times the trainable parameters on SmolLM2, more capacity to fit.
     `dropout` other than 0 makes sampling and training passes disagree; keep 0 for reinforcement learning.
+    `last_layers` adapts only the last so many transformer layers, None all: no gradient is computed below them, which
+    saves most of the backward pass where few are chosen.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     mlp: bool = False
+    last_layers: int | None = later(None)
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"lora rank {self.rank}", "must be at least 1", "set rank to 8, 16 or 32")
+        if self.last_layers is not None and self.last_layers < 1:
+            raise InputError(f"lora last_layers {self.last_layers}", "must be at least 1", "use null for all layers")
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"lora dropout {self.dropout}", "must be in [0, 1)", "set dropout to 0.0")
 

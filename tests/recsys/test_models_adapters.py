@@ -39,6 +39,20 @@ def test_a_model_loads_frozen_in_evaluation_mode(lm: LanguageModel) -> None:
     assert lm.model.dtype == torch.float32
 
 
+def test_an_adapter_of_the_last_layers_needs_no_gradient_below_them(lm: LanguageModel) -> None:
+    layers = lm.model.config.num_hidden_layers
+    model = add_lora(lm.model, LoraSettings(rank=4, last_layers=1), seed=3)
+    hidden = model(input_ids=IDS, output_hidden_states=True).hidden_states
+    assert [state.requires_grad for state in hidden] == [False] * layers + [True]
+    adapted = {name.split(".layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert adapted == {str(layers - 1)}
+
+
+def test_more_last_layers_than_there_are_is_refused(lm: LanguageModel) -> None:
+    with pytest.raises(InputError, match=f"has {lm.model.config.num_hidden_layers} layers"):
+        add_lora(lm.model, LoraSettings(last_layers=99), seed=0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

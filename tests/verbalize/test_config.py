@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from recsys.errors import InputError
+from recsys.models.settings import LoraSettings
 from verbalize.config import build, load_yaml, override, plain
 
 
@@ -79,3 +80,10 @@ def test_files_that_are_no_recipe_are_refused(tmp_path) -> None:
     for name in ("list.yaml", "broken.yaml", "absent.yaml"):
         with pytest.raises(InputError, match=name):
             load_yaml(tmp_path / name)
+
+
+def test_a_later_setting_is_plain_only_where_it_was_set() -> None:
+    assert "last_layers" not in plain(LoraSettings())
+    chosen = LoraSettings(last_layers=2)
+    assert plain(chosen)["last_layers"] == 2
+    assert build(LoraSettings, plain(chosen)) == chosen
