@@ -153,19 +153,21 @@ def test_what_matters_most_is_played_first(config: Config, done: tuple[Path, Stu
     folder, whole = done
     plans = cells_of(config)
     parts = [PARTS.index(plan.part) for plan in plans]
-    assert parts == sorted(parts) and set(parts) == {0, 1, 2}
-    headline = [plan for plan in plans if plan.part == "headline"]
+    assert parts == sorted(parts) and set(parts) == set(range(len(PARTS)))
+    headline = [plan for plan in plans if plan.part in ("claims", "headline")]
     assert {plan.arm for plan in headline} == {
         f"{arm}/{group}/{index}"
         for arm, index in (("base", "empty"), ("exprag", "matched"), ("lora", "empty"), ("exprag-lora", "matched"))
         for group in ("seen", "unseen")
     }
     assert [plan.group for plan in headline] == ["unseen"] * 6 + ["seen"] * 6
-    assert {arm for claim in CLAIMS for arm in (claim.a, claim.b)} <= {plan.arm for plan in headline[:6]}
+    assert {arm for claim in CLAIMS for arm in (claim.a, claim.b)} == {plan.arm for plan in headline[:6]}
     few = replace(config, ablations=replace(config.ablations, seeds=1))
     assert {plan.seed for plan in cells_of(few) if plan.part == "ablations"} == {1}
 
     before = set((folder / "cells").iterdir())
+    first = study(replace(config, through="claims"), folder)
+    assert set(first.facts["rates"]) == {plan.arm for plan in headline[:6]} and first.claims == whole.claims
     early = study(replace(config, through="headline"), folder)
     assert set(early.facts["rates"]) == {plan.arm for plan in headline}
     assert all(early.facts["rates"][arm] == whole.facts["rates"][arm] for arm in early.facts["rates"])
@@ -191,7 +193,7 @@ def test_an_ablation_is_compared_with_the_same_seeds(config: Config, done: tuple
 
 def test_a_finished_cell_is_kept_when_the_next_one_fails(config: Config, tmp_path: Path) -> None:
     """Base and ExpRAG are on disk, named, when fine-tuning cannot even begin."""
-    broken = replace(config, sft=replace(config.sft, learning_rate=1e30), through="headline")
+    broken = replace(config, sft=replace(config.sft, learning_rate=1e30), through="claims")
     with pytest.raises(InputError, match="not finite"):
         study(broken, tmp_path)
     names = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "cells").iterdir())
@@ -209,7 +211,7 @@ def test_the_shipped_study_is_what_the_claims_need() -> None:
     assert {arm for pair in COMPARISONS for arm in pair} <= arms
     assert len({(plan.arm, plan.seed) for plan in cells_of(config)}) == len(cells_of(config))
     assert any(arm.endswith("dynamic") for arm in arms) and any("k=" in arm for arm in arms)
-    headline = {plan.seed for plan in cells_of(config) if plan.part == "headline" and plan.agent != "base"}
+    headline = {plan.seed for plan in cells_of(config) if plan.part == "claims" and plan.agent != "base"}
     assert headline == set(config.seeds)
 
 

@@ -12,7 +12,7 @@ from verbalize.agents.sft_settings import SftConfig
 Agent = Literal["base", "lora", "exprag-lora"]
 Group = Literal["seen", "unseen"]
 Index = Literal["matched", "mismatched", "empty"]
-Part = Literal["headline", "indexes", "ablations"]
+Part = Literal["claims", "headline", "indexes", "ablations"]
 
 GROUPS: tuple[Group, ...] = ("seen", "unseen")
 
@@ -25,12 +25,12 @@ ARMS: dict[str, tuple[Agent, tuple[Index, ...]]] = {
 }
 """Arm -> who plays, and with which indexes. With an empty index exprag is base, and lora+exprag is lora."""
 
-PARTS: tuple[Part, ...] = ("headline", "indexes", "ablations")
-"""In order of importance, in which cells are played: what the claims and the first table need, the other indexes, the
-variants of one arm. Within a part the unseen families come first."""
+PARTS: tuple[Part, ...] = ("claims", "headline", "indexes", "ablations")
+"""In order of importance, in which cells are played: what the claims need (the first arms on unseen families), the same
+arms on seen families, the other indexes, the variants of one arm. Within a part the unseen families come first."""
 
 HEADLINE = {("base", "empty"), ("lora", "empty"), ("exprag", "matched"), ("exprag-lora", "matched")}
-"""Arms and indexes of the first part."""
+"""Arms and indexes of the first two parts."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def cells_of(config: Config) -> list[CellPlan]:
             group,
             index,
             config.retrieval if index != "empty" else None,
-            "headline" if (arm, index) in HEADLINE else "indexes",
+            _part(arm, group, index),
         )
         for arm, (agent, indexes) in ARMS.items()
         for seed in _seeds(agent, config.seeds)
@@ -191,6 +191,12 @@ def cells_of(config: Config) -> list[CellPlan]:
         asked,
         key=lambda plan: (PARTS.index(plan.part), plan.group != "unseen", plan.seed, _ORDER.index(plan.agent)),
     )
+
+
+def _part(arm: str, group: Group, index: Index) -> Part:
+    if (arm, index) not in HEADLINE:
+        return "indexes"
+    return "claims" if group == "unseen" else "headline"
 
 
 _ORDER: tuple[Agent, ...] = ("base", "lora", "exprag-lora")
