@@ -125,20 +125,21 @@ def record(events: int, runs: list[dict[str, Any]]) -> None:
         if {"ours", other} <= ran:
             settings = {"target": 2.0 if other == "pandas" else 1.0, "artefact": timings, **ratio(other, "ours")}
             statement = (
-                f"Log to targets, popularity and four candidate texts, {events:,} events: time of {other} over ours"
+                f"Simulated log to targets, popularity and four candidate texts, {events:,} events: time of {other} "
+                "over ours"
             )
             claims.append((f"bench.logs_vs_{other}", statement, settings))
     if "in_memory" in ran:
         settings = {"unit": "seconds", "target": 60.0, "direction": "lower", "artefact": timings}
         settings["estimator"] = Estimator("seconds", {"arm": "in_memory"})
-        statement = f"Log to examples with slates of 10 and four candidate texts, {events:,} events, files to files"
+        statement = f"Simulated log to examples, slates of 10 and four candidate texts, {events:,} events, files to files"
         claims.append((f"bench.logs_{size}_seconds", statement, settings))
     if "bucketed" in ran:
         peaks = RESULTS / "artefacts" / f"logs_{size}_peaks.csv"
         write_artefact(peaks_table({"bucketed": [run["peak_gb"] for run in runs if run["arm"] == "bucketed"]}), peaks)
         settings = {"unit": "gigabytes", "target": 12.0, "direction": "lower", "artefact": peaks}
         settings["estimator"] = Estimator("peak", {"arm": "bucketed"})
-        statement = f"The same by buckets of users, {events:,} events: peak resident memory"
+        statement = f"The same steps, simulated log, by buckets of users, {events:,} events: peak resident memory"
         claims.append((f"bench.logs_{size}_peak_gb", statement, settings))
     for claim_id, statement, settings in claims:
         enter(RESULTS, claim_id, statement, command=command, criterion="value", **settings)

@@ -10,16 +10,14 @@ from recsys.logs.buckets import canonicalise_bucketed
 from recsys.logs.coded import DAY_US
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.events import canonicalise
-from recsys.logs.examples import ExamplesConfig, build_examples, choose_targets
-from recsys.logs.history import histories
-from recsys.logs.partitioned import examples_by_bucket
+from recsys.logs.examples import ExamplesConfig, bucket_examples, build_examples, choose_targets
+from recsys.logs.partitioned import global_statistics
 from recsys.logs.popularity import popularity
 from recsys.logs.slates import SlateConfig
 from recsys.logs.splits import SplitConfig
 from recsys.logs.tables import Log, RawLog
 from recsys.simulator.generate import ENGAGED_COMPLETION
-from verbalize.verbalizers.base import verbalizer_inputs
-from verbalize.verbalizers.templates import candidate_texts
+from verbalize.verbalizers.log_texts import example_texts, span_texts
 
 CONFIG = ExamplesConfig(
     engaged=EngagedConfig(completion_at_least=ENGAGED_COMPLETION),
@@ -68,17 +66,11 @@ def same_steps(folder: Path, out: Path) -> dict[str, float]:
     lap(ORDERED)
     targets, _ = choose_targets(log, CONFIG)
     lap("targets")
-    lengths = targets["past"].clip(0, CONFIG.history_max)
-    inputs = targets.select(
-        "example_id",
-        pl.col("event_time").alias("cutoff_time"),
-        histories(targets["past_end"] - lengths, lengths, log.events, log.items, log.codes.items).alias("history"),
-    )
-    lap("histories")
     kept = targets.select("example_id", "user_id", "item_id", "event_time", "split", "past")
     kept = kept.with_columns(popularity_before(log, targets))
     lap("popularity")
-    kept = kept.hstack(candidate_texts(inputs, TEMPLATES))
+    lengths = targets["past"].clip(0, CONFIG.history_max).to_numpy()
+    kept = kept.hstack(span_texts(log, targets["past_end"].to_numpy() - lengths, lengths, TEMPLATES))
     lap("texts")
     kept.write_parquet(out / "texts.parquet")
     lap("writing")
@@ -92,7 +84,7 @@ def in_memory(folder: Path, out: Path) -> dict[str, float]:
     lap(ORDERED)
     examples, _ = build_examples(log, CONFIG)
     lap("examples")
-    _write(examples, out, 0, lap)
+    _write(log, examples, out, 0, lap)
     return lap.seconds
 
 
@@ -103,14 +95,17 @@ def bucketed(folder: Path, out: Path) -> dict[str, float]:
     size = raw.events.select(pl.len()).collect().item()
     log = canonicalise_bucketed(raw, out / "log", max(1, -(-size // BUCKET_EVENTS)))
     lap(ORDERED)
-    for number, (examples, _) in enumerate(examples_by_bucket(log, CONFIG)):
+    statistics = global_statistics(log, CONFIG)
+    for number, path in enumerate(log.paths):
+        bucket = log.bucket(path)
+        examples, _ = bucket_examples(bucket, statistics, CONFIG)
         lap("examples")
-        _write(examples, out, number, lap)
+        _write(bucket, examples, out, number, lap)
     return lap.seconds
 
 
-def _write(examples: pl.DataFrame, out: Path, number: int, lap: Laps) -> None:
-    texts = candidate_texts(verbalizer_inputs(examples), TEMPLATES)
+def _write(log: Log, examples: pl.DataFrame, out: Path, number: int, lap: Laps) -> None:
+    texts = example_texts(log, examples, TEMPLATES)
     lap("texts")
     examples.write_parquet(out / f"examples-{number:04d}.parquet")
     examples.select("example_id").hstack(texts).write_parquet(out / f"texts-{number:04d}.parquet")

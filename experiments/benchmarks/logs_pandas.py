@@ -52,7 +52,9 @@ class Work:
         if str(events["event_time"].dtype).startswith("datetime64[ns"):
             frame["time"] //= 1000
         frame = frame[frame["item"] >= 0]
-        order = np.lexsort([frame[name] for name in reversed(KEY)])
+        since = frame["time"] - frame["time"].min()
+        moment = frame["user"].astype(np.int64) * (since.max() + 1) + since  # user and time as one key of the sort
+        order = np.lexsort([frame["type"], frame["item"], moment])
         keys = [frame[name].to_numpy()[order] for name in KEY]
         same = np.logical_and.reduce([values[1:] == values[:-1] for values in keys])
         # Only rows that repeat a key are ordered by their values too: the smallest stays.
@@ -123,7 +125,7 @@ class Work:
         return flat
 
     def texts(self) -> dict[str, list[str]]:
-        """Each event's text once, then slices of it joined."""
+        """The text of each event that any history shows, once, then slices of it joined."""
         title = np.array(sanitise_titles(self.ordered["title"].tolist()), object)
         metadata = np.array(
             [
@@ -132,16 +134,18 @@ class Work:
             ],
             object,
         )
-        days, day = np.unique(self.time // DAY_US, return_inverse=True)
+        size = len(self.frame) + 1
+        depth = np.bincount(self.starts, minlength=size) - np.bincount(self.starts + self.lengths, minlength=size)
+        covered = np.cumsum(depth)[:-1] > 0
+        shown, starts = self.frame[covered], (np.cumsum(covered) - 1)[self.starts]
+        days, day = np.unique(shown["time"] // DAY_US, return_inverse=True)
         dates = pd.to_datetime(days, unit="D").strftime("%Y%m%d, %A, ").to_numpy(object)
-        seconds, watched = np.unique(self.frame["duration_s"].to_numpy(), return_inverse=True)
-        minutes = np.round(seconds / 60, 2).tolist()
-        rest = np.array(
-            [f", {kind.title()}, Duration: {value!r} min" for kind in self.types for value in minutes], object
-        )
-        titles, details = title[self.item], metadata[self.item]
-        lines = dates[day] + titles + rest[self.frame["type"].to_numpy() * np.int64(len(minutes)) + watched]
-        spans = list(zip(self.starts.tolist(), (self.starts + self.lengths).tolist(), strict=True))
+        seconds, watched = np.unique(shown["duration_s"], return_inverse=True)
+        minutes = [f"Duration: {value!r} min" for value in np.round(seconds / 60, 2).tolist()]
+        rest = np.array([f", {kind.title()}, {duration}" for kind in self.types for duration in minutes], object)
+        titles, details = title[shown["item"]], metadata[shown["item"]]
+        lines = dates[day] + titles + rest[shown["type"].to_numpy() * np.int64(len(minutes)) + watched]
+        spans = list(zip(starts.tolist(), (starts + self.lengths).tolist(), strict=True))
         return {
             "titles": ["; ".join(titles[start:end]) for start, end in spans],
             "titles_metadata": ["; ".join(details[start:end]) for start, end in spans],
