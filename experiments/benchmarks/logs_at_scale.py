@@ -132,7 +132,9 @@ def record(events: int, runs: list[dict[str, Any]]) -> None:
     if "in_memory" in ran:
         settings = {"unit": "seconds", "target": 60.0, "direction": "lower", "artefact": timings}
         settings["estimator"] = Estimator("seconds", {"arm": "in_memory"})
-        statement = f"Simulated log to examples, slates of 10 and four candidate texts, {events:,} events, files to files"
+        statement = (
+            f"Simulated log to examples with slates of 10 and four candidate texts, {events:,} events, files to files"
+        )
         claims.append((f"bench.logs_{size}_seconds", statement, settings))
     if "bucketed" in ran:
         peaks = RESULTS / "artefacts" / f"logs_{size}_peaks.csv"
