@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from recording import RESULTS, ROOT, enter, ratio
+from recording import RESULTS, ROOT, enter, ratio, say
 
 ARMS = {
     "ours": ("logs_ours", "same_steps"),
@@ -100,7 +100,7 @@ def measure(arms: list[str], data: Path, repeats: int) -> list[dict[str, Any]]:
                 command = [sys.executable, __file__, "--run", arm, "--data", str(data), "--report", str(report)]
                 subprocess.run(command, check=True)
             run = json.loads(report.read_text()) | {"repeat": repeat}
-            sys.stdout.write(f"{repeat} {arm:10} {run['seconds']:8.2f} s  {run['peak_gb']:6.2f} GB  {run['texts']}\n")
+            say(f"{repeat} {arm:10} {run['seconds']:8.2f} s  {run['peak_gb']:6.2f} GB  {run['texts']}")
             runs.append(run)
     for name in ("texts", "targets", "whole"):
         different = {run[name] for run in runs if name in run}

@@ -21,7 +21,7 @@ from verbalize.verbalizers.sanitise import sanitise_history, sanitise_text
 from verbalize.verbalizers.templates import METADATA, EventTexts, Template, candidate_texts, template
 
 _OF_ITEMS = METADATA | {"series"}
-_BATCH_TARGETS = 50_000  # joined at once: bounds the memory of intermediate results
+_BATCH_TARGETS = 10_000  # joined at once: intermediate results stay small enough for their memory to be used again
 
 
 def example_texts(log: Log, examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
