@@ -2,7 +2,7 @@
 
 Run:  python experiments/benchmarks/log_pipeline.py [--events 10000000] [--repeats 5] [--out experiments/results]
 
-Both arms start from the same Parquet files (`logs_data`), already in memory, and do the same steps:
+Both arms start from the same Parquet files (`logs_ratings`), already in memory, and do the same steps:
 
   canonicalise   clean ids, drop events of unknown items and exact duplicates, order by user, time, item, count ties
   targets        engaged, in their user's split and window, enough history, discovery over the whole log by series,
@@ -29,9 +29,22 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from logs_data import generate, table_digest
-from logs_ours import CONFIG, popularity_before
+from logs_digests import table_digest
+from logs_ours import popularity_before
+from logs_ratings import generate
 from recording import enter, parser_of, processes, ratio, record, say
+
+from recsys.logs.engaged import EngagedConfig
+from recsys.logs.examples import ExamplesConfig
+from recsys.logs.splits import SplitConfig
+
+CONFIG = ExamplesConfig(
+    engaged=EngagedConfig(rating_at_least=4.0),
+    history_min=5,
+    history_max=50,
+    split=SplitConfig(0.3, 0.1, 0.6, "2023-07-01", "2023-09-01"),
+    targets_per_user=4,
+)
 
 KEPT = ["user_id", "item_id", "event_time", "split", "is_discovery", "past", "popularity"]
 SHOWN = ["item_id", "title", "year", "genres", "event_time", "event_type", "rating"]
@@ -64,7 +77,7 @@ def theirs(folder: Path, stage: Callable[[str], None]) -> tuple[pl.DataFrame, pl
 
     events, items = pd.read_parquet(folder / "events"), pd.read_parquet(folder / "items.parquet")
     stage("start")
-    work = logs_pandas.Work(events, items)
+    work = logs_pandas.Work(events, items, CONFIG)
     work.canonicalise()
     stage("canonicalise")
     work.choose()

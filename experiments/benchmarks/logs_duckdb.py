@@ -9,10 +9,11 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars as pl
-from logs_data import mix
 from logs_ours import CONFIG
 
 from recsys.seeding import stable_hash, unit_hash
+from recsys.simulator.draws import mix
+from recsys.simulator.generate import ENGAGED_COMPLETION
 from verbalize.verbalizers.sanitise import sanitise_titles
 
 CLEAN = r"trim(regexp_replace({0}, '[\x00-\x1f\x7f-\x9f\s]+', ' ', 'g'))"
@@ -35,13 +36,14 @@ CREATE TABLE events AS
   SELECT *, row_number() OVER (PARTITION BY user_code ORDER BY t, item, event_type) - 1 AS place,
     rank() OVER (PARTITION BY user_code ORDER BY t) - 1 AS past,
     min(t) OVER (PARTITION BY user_code, series) AS first_touch
-  FROM (SELECT user_code, i.item, series, epoch_us(event_time) AS t, event_type, min(rating) AS rating
+  FROM (SELECT user_code, i.item, series, epoch_us(event_time) AS t, event_type,
+          min(duration_s) AS duration_s, min(completion) AS completion
         FROM read_parquet('{events}') e JOIN users u ON e.user_id = u.raw JOIN item_ids i ON e.item_id = i.raw
         JOIN items ON items.item = i.item GROUP BY ALL);
 """
 CANDIDATES = f"""
 SELECT user_code, item, t, past, split FROM events JOIN splits USING (user_code)
-WHERE rating >= 4 AND past >= {CONFIG.history_min} AND first_touch >= t
+WHERE completion >= {ENGAGED_COMPLETION} AND past >= {CONFIG.history_min} AND first_touch >= t
   AND ((split = 0 AND t < {WINDOW[0]}) OR (split = 1 AND t >= {WINDOW[0]} AND t < {WINDOW[1]})
        OR (split = 2 AND t >= {WINDOW[1]}))
 """
@@ -53,10 +55,10 @@ CREATE TABLE popular AS SELECT item, day, sum(n) OVER (PARTITION BY item ORDER B
 CREATE TABLE shown AS SELECT item, title, title || ' (' || concat_ws('; ', CAST(year AS VARCHAR),
   nullif(array_to_string(genres, ', '), '')) || ')' AS metadata FROM items JOIN safe USING (item);
 CREATE TABLE told AS SELECT user_code, list(title ORDER BY place) AS titles, list(metadata ORDER BY place) AS details,
-    list(strftime(make_timestamp(t), '%Y%m%d, %A, ') || title || kind || CAST(rating AS VARCHAR) ORDER BY place)
-      AS lines
-  FROM (SELECT e.user_code, place, t, title, metadata, rating, kind FROM events e JOIN shown USING (item)
-        JOIN (SELECT event_type, ', ' || upper(event_type[1]) || lower(event_type[2:]) || ', rating ' AS kind
+    list(strftime(make_timestamp(t), '%Y%m%d, %A, ') || title || kind || CAST(round(duration_s / 60, 2) AS VARCHAR)
+      || ' min' ORDER BY place) AS lines
+  FROM (SELECT e.user_code, place, t, title, metadata, duration_s, kind FROM events e JOIN shown USING (item)
+        JOIN (SELECT event_type, ', ' || upper(event_type[1]) || lower(event_type[2:]) || ', Duration: ' AS kind
               FROM (SELECT DISTINCT event_type FROM events)) USING (event_type)
         WHERE e.user_code IN (SELECT user_code FROM targets)) GROUP BY user_code;
 """

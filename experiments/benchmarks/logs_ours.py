@@ -10,26 +10,26 @@ from recsys.logs.buckets import canonicalise_bucketed
 from recsys.logs.coded import DAY_US
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.events import canonicalise
-from recsys.logs.examples import ExamplesConfig, build_examples, choose_targets
-from recsys.logs.history import histories
-from recsys.logs.partitioned import examples_by_bucket
+from recsys.logs.examples import ExamplesConfig, bucket_examples, build_examples, choose_targets
+from recsys.logs.partitioned import global_statistics
 from recsys.logs.popularity import popularity
 from recsys.logs.slates import SlateConfig
 from recsys.logs.splits import SplitConfig
 from recsys.logs.tables import Log, RawLog
-from verbalize.verbalizers.base import verbalizer_inputs
-from verbalize.verbalizers.templates import candidate_texts
+from recsys.simulator.generate import ENGAGED_COMPLETION
+from verbalize.verbalizers.log_texts import example_texts, span_texts
 
 CONFIG = ExamplesConfig(
-    engaged=EngagedConfig(rating_at_least=4.0),
+    engaged=EngagedConfig(completion_at_least=ENGAGED_COMPLETION),
     history_min=5,
     history_max=50,
-    split=SplitConfig(0.3, 0.1, 0.6, "2023-07-01", "2023-09-01"),
+    split=SplitConfig(0.3, 0.1, 0.6, "2024-02-15", "2024-03-01"),
     targets_per_user=4,
     slate=SlateConfig("matched", 10),
 )
 TEMPLATES = ("titles", "titles_metadata", "concatenation", "recent_10")
 BUCKET_EVENTS = 4_000_000
+ORDERED = "read, clean, de-duplicate, order"
 
 
 def popularity_before(log: Log, targets: pl.DataFrame) -> pl.Series:
@@ -47,7 +47,7 @@ def popularity_before(log: Log, targets: pl.DataFrame) -> pl.Series:
 
 
 class Laps:
-    """Wall seconds of the steps of one run."""
+    """Wall seconds of the steps of one run, summed by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -55,52 +55,61 @@ class Laps:
 
     def __call__(self, step: str) -> None:
         now = time.perf_counter()
-        self.seconds[step], self._last = round(now - self._last, 3), now
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._last, 3)
+        self._last = now
 
 
 def same_steps(folder: Path, out: Path) -> dict[str, float]:
     """What the other arms do: targets with popularity, and their candidate texts. Returns seconds per step."""
     lap = Laps()
     log = canonicalise(_raw(folder))
-    lap("read, clean, de-duplicate, order")
+    lap(ORDERED)
     targets, _ = choose_targets(log, CONFIG)
     lap("targets")
-    lengths = targets["past"].clip(0, CONFIG.history_max)
-    inputs = targets.select(
-        "example_id",
-        pl.col("event_time").alias("cutoff_time"),
-        histories(targets["past_end"] - lengths, lengths, log.events, log.items, log.codes.items).alias("history"),
-    )
-    lap("histories")
     kept = targets.select("example_id", "user_id", "item_id", "event_time", "split", "past")
     kept = kept.with_columns(popularity_before(log, targets))
     lap("popularity")
-    kept = kept.hstack(candidate_texts(inputs, TEMPLATES))
+    lengths = targets["past"].clip(0, CONFIG.history_max).to_numpy()
+    kept = kept.hstack(span_texts(log, targets["past_end"].to_numpy() - lengths, lengths, TEMPLATES))
     lap("texts")
     kept.write_parquet(out / "texts.parquet")
     lap("writing")
     return lap.seconds
 
 
-def in_memory(folder: Path, out: Path) -> None:
-    """Examples with their slates, and candidate texts, in one piece."""
-    examples, _ = build_examples(canonicalise(_raw(folder)), CONFIG)
-    _write(examples, out, 0)
+def in_memory(folder: Path, out: Path) -> dict[str, float]:
+    """Examples with their slates, and candidate texts, in one piece. Returns seconds per step."""
+    lap = Laps()
+    log = canonicalise(_raw(folder))
+    lap(ORDERED)
+    examples, _ = build_examples(log, CONFIG)
+    lap("examples")
+    _write(log, examples, out, 0, lap)
+    return lap.seconds
 
 
-def bucketed(folder: Path, out: Path) -> None:
-    """The same in bounded memory."""
+def bucketed(folder: Path, out: Path) -> dict[str, float]:
+    """The same in bounded memory. Returns seconds per step."""
+    lap = Laps()
     raw = _raw(folder)
     size = raw.events.select(pl.len()).collect().item()
     log = canonicalise_bucketed(raw, out / "log", max(1, -(-size // BUCKET_EVENTS)))
-    for number, (examples, _) in enumerate(examples_by_bucket(log, CONFIG)):
-        _write(examples, out, number)
+    lap(ORDERED)
+    statistics = global_statistics(log, CONFIG)
+    for number, path in enumerate(log.paths):
+        bucket = log.bucket(path)
+        examples, _ = bucket_examples(bucket, statistics, CONFIG)
+        lap("examples")
+        _write(bucket, examples, out, number, lap)
+    return lap.seconds
 
 
-def _write(examples: pl.DataFrame, out: Path, number: int) -> None:
-    texts = candidate_texts(verbalizer_inputs(examples), TEMPLATES)
+def _write(log: Log, examples: pl.DataFrame, out: Path, number: int, lap: Laps) -> None:
+    texts = example_texts(log, examples, TEMPLATES)
+    lap("texts")
     examples.write_parquet(out / f"examples-{number:04d}.parquet")
     examples.select("example_id").hstack(texts).write_parquet(out / f"texts-{number:04d}.parquet")
+    lap("writing")
 
 
 def _raw(folder: Path) -> RawLog:

@@ -1,18 +1,21 @@
 """The log pipeline written well in pandas: integer codes, one sort, shifts and searches instead of group-wise
-functions, text built once per item, day and rating."""
+functions, text built once per item, day and duration."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
-from logs_data import mix
-from logs_ours import CONFIG, Laps
+from logs_ours import CONFIG, ORDERED, Laps
 
+from recsys.logs.examples import ExamplesConfig
 from recsys.seeding import stable_hash, unit_hash
+from recsys.simulator.draws import mix
 from verbalize.verbalizers.sanitise import sanitise_titles
 
-ENGAGED, DAY_US = 4.0, 86_400_000_000
+DAY_US = 86_400_000_000
+VALUES = ("duration_s", "completion", "rating")
+KEY = ["user", "time", "item", "type"]
 SPLITS = np.array(["train", "validation", "test", ""])
 _BLANK = r"[\x00-\x1f\x7f-\x9f\s]+"
 
@@ -20,8 +23,8 @@ _BLANK = r"[\x00-\x1f\x7f-\x9f\s]+"
 class Work:
     """The steps in order, each using what the one before left."""
 
-    def __init__(self, events: pd.DataFrame, items: pd.DataFrame) -> None:
-        self.raw, self.items = events, items
+    def __init__(self, events: pd.DataFrame, items: pd.DataFrame, config: ExamplesConfig) -> None:
+        self.raw, self.items, self.config = events, items, config
 
     def canonicalise(self) -> None:
         """Ids are cleaned and ranked once per distinct value, everything after works on integers."""
@@ -35,23 +38,31 @@ class Work:
         item_raw, item_ids = pd.factorize(events["item_id"])
         known = item_index.get_indexer(pd.Index(item_ids).str.replace(_BLANK, " ", regex=True).str.strip())
         item = np.where(known < 0, -1, rank[known])[item_raw]
-        kinds, self.types = pd.factorize(events["event_type"])
+        kinds, self.types = pd.factorize(events["event_type"], sort=True)
+        self.values = [name for name in VALUES if name in events]
         frame = pd.DataFrame(
             {
                 "user": user_rank[user_raw].astype(np.int32),
                 "time": events["event_time"].astype("int64").to_numpy(),
                 "item": item.astype(np.int32),
-                "rating": events["rating"].to_numpy(),
                 "type": kinds.astype(np.int8),
+                **{name: events[name].to_numpy() for name in self.values},
             }
         )
         if str(events["event_time"].dtype).startswith("datetime64[ns"):
             frame["time"] //= 1000
         frame = frame[frame["item"] >= 0]
-        frame = frame.iloc[np.lexsort((frame["rating"], frame["type"], frame["item"], frame["time"], frame["user"]))]
-        user, time, item, kind = (frame[name].to_numpy() for name in ("user", "time", "item", "type"))
-        same = (user[1:] == user[:-1]) & (time[1:] == time[:-1]) & (item[1:] == item[:-1]) & (kind[1:] == kind[:-1])
-        self.frame = frame[np.append(True, ~same)].reset_index(drop=True)
+        since = frame["time"] - frame["time"].min()
+        moment = frame["user"].astype(np.int64) * (since.max() + 1) + since  # user and time as one key of the sort
+        order = np.lexsort([frame["type"], frame["item"], moment])
+        keys = [frame[name].to_numpy()[order] for name in KEY]
+        same = np.logical_and.reduce([values[1:] == values[:-1] for values in keys])
+        # Only rows that repeat a key are ordered by their values too: the smallest stays.
+        first, repeated = np.append(True, ~same), np.append(False, same) | np.append(same, False)
+        ties = order[repeated]
+        values = [frame[name].to_numpy()[ties] for name in reversed(self.values)]
+        order[repeated] = ties[np.lexsort([*values, np.cumsum(first)[repeated]])]
+        self.frame = frame.iloc[order[first]].reset_index(drop=True)
         self.user, self.time, self.item = (self.frame[name].to_numpy() for name in ("user", "time", "item"))
         self.tied = (self.user[1:] == self.user[:-1]) & (self.time[1:] == self.time[:-1])
         self.ties = int((np.append(False, self.tied) | np.append(self.tied, False)).sum())
@@ -59,13 +70,14 @@ class Work:
 
     def choose(self) -> None:
         """Engaged, in split and window, enough history, discovery by series, at most so many a user by seeded hash."""
+        config, rule = self.config, self.config.engaged
         user, time, item = self.user, self.time, self.item
         row = np.arange(len(self.frame))
         past_end = np.maximum.accumulate(np.where(np.append(True, ~self.tied), row, 0))
         past = past_end - np.maximum.accumulate(np.where(np.append(True, user[1:] != user[:-1]), row, 0))
-        edges = np.cumsum([CONFIG.split.train, CONFIG.split.validation, CONFIG.split.test])
+        edges = np.cumsum([config.split.train, config.split.validation, config.split.test])
         split_of = np.searchsorted(edges, np.array([unit_hash("split", name) for name in self.users]), side="right")
-        window = (CONFIG.split.train_until, CONFIG.split.validate_until)
+        window = (config.split.train_until, config.split.validate_until)
         first, second = (int(pd.Timestamp(text, tz="UTC").timestamp() * 1e6) for text in window)
         split = split_of[user]
         inside = (
@@ -73,8 +85,13 @@ class Work:
             | ((split == 1) & (time >= first) & (time < second))
             | ((split == 2) & (time >= second))
         )
-        again = np.append(False, self.tied & (item[1:] == item[:-1]))
-        keep = (self.frame["rating"].to_numpy() >= ENGAGED) & ~again & inside & (past >= CONFIG.history_min)
+        if rule.rating_at_least is not None:
+            keep = self.frame["rating"].to_numpy() >= rule.rating_at_least
+        else:
+            keep = self.frame["completion"].to_numpy() >= rule.completion_at_least
+        # The same item at the same moment, once as each event type, is one target.
+        again = np.append(False, keep[:-1] & self.tied & (item[1:] == item[:-1]))
+        keep &= ~again & inside & (past >= config.history_min)
         series, _ = pd.factorize(self.ordered["parent_id"].fillna(self.ordered["item_id"]))
         touch = user.astype(np.int64) * (series.max() + 1) + series[item]
         columns = {"row": row, "user": user, "item": item, "time": time, "past": past, "past_end": past_end}
@@ -90,9 +107,9 @@ class Work:
         targets["hash"] = mix(hashes ^ targets["time"].to_numpy().astype(np.uint64))
         targets["order"] = mix(targets["hash"].to_numpy() ^ np.uint64(stable_hash("targets", 0)))
         capped = targets.sort_values(["user", "order"])
-        capped = capped[capped.groupby("user").cumcount() < CONFIG.targets_per_user]
+        capped = capped[capped.groupby("user").cumcount() < config.targets_per_user]
         self.targets = capped.sort_values("row").reset_index(drop=True)
-        self.lengths = np.minimum(self.targets["past"].to_numpy(), CONFIG.history_max)
+        self.lengths = np.minimum(self.targets["past"].to_numpy(), config.history_max)
         self.starts = self.targets["past_end"].to_numpy() - self.lengths
 
     def histories(self) -> pd.DataFrame:
@@ -103,11 +120,12 @@ class Work:
         details = self.ordered[["item_id", "title", "year", "genres"]].take(shown["item"]).reset_index(drop=True)
         flat = pd.DataFrame({"target": np.repeat(np.arange(len(self.targets)), self.lengths)}).join(details)
         flat["event_time"] = pd.to_datetime(shown["time"].to_numpy(), unit="us", utc=True)
-        flat["event_type"], flat["rating"] = self.types[shown["type"].to_numpy()], shown["rating"].to_numpy()
+        flat["event_type"] = self.types[shown["type"].to_numpy()]
+        flat[self.values] = shown[self.values].to_numpy()
         return flat
 
     def texts(self) -> dict[str, list[str]]:
-        """Each event's text once, then slices of it joined."""
+        """The text of each event that any history shows, once, then slices of it joined."""
         title = np.array(sanitise_titles(self.ordered["title"].tolist()), object)
         metadata = np.array(
             [
@@ -116,13 +134,18 @@ class Work:
             ],
             object,
         )
-        days, day = np.unique(self.time // DAY_US, return_inverse=True)
+        size = len(self.frame) + 1
+        depth = np.bincount(self.starts, minlength=size) - np.bincount(self.starts + self.lengths, minlength=size)
+        covered = np.cumsum(depth)[:-1] > 0
+        shown, starts = self.frame[covered], (np.cumsum(covered) - 1)[self.starts]
+        days, day = np.unique(shown["time"] // DAY_US, return_inverse=True)
         dates = pd.to_datetime(days, unit="D").strftime("%Y%m%d, %A, ").to_numpy(object)
-        ratings, rating = np.unique(self.frame["rating"].to_numpy(), return_inverse=True)
-        rest = np.array([f", {self.types[0].title()}, rating {value!r}" for value in ratings.tolist()], object)
-        titles, details = title[self.item], metadata[self.item]
-        lines = dates[day] + titles + rest[rating]
-        spans = list(zip(self.starts.tolist(), (self.starts + self.lengths).tolist(), strict=True))
+        seconds, watched = np.unique(shown["duration_s"], return_inverse=True)
+        minutes = [f"Duration: {value!r} min" for value in np.round(seconds / 60, 2).tolist()]
+        rest = np.array([f", {kind.title()}, {duration}" for kind in self.types for duration in minutes], object)
+        titles, details = title[shown["item"]], metadata[shown["item"]]
+        lines = dates[day] + titles + rest[shown["type"].to_numpy() * np.int64(len(minutes)) + watched]
+        spans = list(zip(starts.tolist(), (starts + self.lengths).tolist(), strict=True))
         return {
             "titles": ["; ".join(titles[start:end]) for start, end in spans],
             "titles_metadata": ["; ".join(details[start:end]) for start, end in spans],
@@ -159,9 +182,9 @@ class Work:
 def same_steps(folder: Path, out: Path) -> dict[str, float]:
     """Events and items to targets with popularity and candidate texts. Returns seconds per step."""
     lap = Laps()
-    work = Work(pd.read_parquet(folder / "events"), pd.read_parquet(folder / "items.parquet"))
+    work = Work(pd.read_parquet(folder / "events"), pd.read_parquet(folder / "items.parquet"), CONFIG)
     work.canonicalise()
-    lap("read, clean, de-duplicate, order")
+    lap(ORDERED)
     work.choose()
     lap("targets")
     work.count_popularity()

@@ -63,21 +63,24 @@ def _events(history: str, recent: int | None, once: bool = False) -> pl.Expr:
     return sanitise_history(pl.col(history) if recent is None else pl.col(history).list.tail(recent), once)
 
 
-def _titles(history: pl.Expr, last: int | None = None) -> pl.Expr:
-    titles = history.list.eval(expressions.field("title"))  # a view: cheaper to cut than whole events
-    return (titles if last is None else titles.list.tail(last)).list.join(expressions.EVENT_SEPARATOR)
+@dataclass(frozen=True)
+class EventTexts:
+    """A template's `build` whose texts are those of single events, joined; of the `last` events only if given.
+
+    `event` is an expression over one sanitised event (`template_expressions`): what is said of an event depends on that
+    event alone, so whoever holds a log may write it once (`log_texts`).
+    """
+
+    event: pl.Expr
+    separator: str = expressions.EVENT_SEPARATOR
+    last: int | None = None
+
+    def __call__(self, history: pl.Expr) -> pl.Expr:
+        shown = history if self.last is None else history.list.tail(self.last)
+        return expressions.joined(shown, self.event, self.separator)
 
 
-def _titles_metadata(history: pl.Expr) -> pl.Expr:
-    return expressions.joined(history, expressions.event_title_with_metadata())
-
-
-def _concatenation(history: pl.Expr) -> pl.Expr:
-    return expressions.joined(history, expressions.event_log_line(expressions.field("title")), "\n")
-
-
-def _concatenation_metadata(history: pl.Expr) -> pl.Expr:
-    return expressions.joined(history, expressions.event_log_line(expressions.event_title_with_metadata()), "\n")
+_TITLE, _DETAILED = expressions.field("title"), expressions.event_title_with_metadata()
 
 
 def _registry(*templates: Template) -> dict[str, Template]:
@@ -88,18 +91,21 @@ TEMPLATES: dict[str, Template] = _registry(
     Template(
         "concatenation",
         "The paper's log: date, weekday, title, event type, duration and rating of every event, one per line.",
-        _concatenation,
+        EventTexts(expressions.event_log_line(_TITLE), "\n"),
         LOG,
     ),
     Template(
         "concatenation_metadata",
         "The paper's log with year and genres after each title.",
-        _concatenation_metadata,
+        EventTexts(expressions.event_log_line(_DETAILED), "\n"),
         LOG | METADATA,
     ),
-    Template("titles", "Bare titles: A; B; C", _titles, TITLE),
+    Template("titles", "Bare titles: A; B; C", EventTexts(_TITLE), TITLE),
     Template(
-        "titles_metadata", "Titles with metadata: A (1995; Animation, Comedy); B (Drama)", _titles_metadata, METADATA
+        "titles_metadata",
+        "Titles with metadata: A (1995; Animation, Comedy); B (Drama)",
+        EventTexts(_DETAILED),
+        METADATA,
     ),
     Template(
         "json",
@@ -116,27 +122,27 @@ TEMPLATES: dict[str, Template] = _registry(
     Template(
         "titles_series",
         "Titles with consecutive episodes of a series joined: A; 5 episodes of B; C.",
-        lambda history: titles_by_series(history, expressions.field("title")),
+        lambda history: titles_by_series(history, _TITLE),
         TITLE | {"series"},
     ),
     Template(
         "titles_series_metadata",
         "The same with metadata after every title that stands alone.",
-        lambda history: titles_by_series(history, expressions.event_title_with_metadata()),
+        lambda history: titles_by_series(history, _DETAILED),
         METADATA | {"series"},
     ),
-    Template("recent_5", "The 5 most recent titles.", lambda history: _titles(history, 5), TITLE),
-    Template("recent_10", "The 10 most recent titles.", lambda history: _titles(history, 10), TITLE),
+    Template("recent_5", "The 5 most recent titles.", EventTexts(_TITLE, last=5), TITLE),
+    Template("recent_10", "The 10 most recent titles.", EventTexts(_TITLE, last=10), TITLE),
     Template(
         "recent_5_metadata",
         "The 5 most recent titles with metadata.",
-        lambda history: _titles_metadata(history.list.tail(5)),
+        EventTexts(_DETAILED, last=5),
         METADATA,
     ),
     Template(
         "recent_10_metadata",
         "The 10 most recent titles with metadata.",
-        lambda history: _titles_metadata(history.list.tail(10)),
+        EventTexts(_DETAILED, last=10),
         METADATA,
     ),
     Template(
@@ -185,7 +191,8 @@ def templates_within(fields: Collection[str]) -> list[str]:
 def candidate_texts(inputs: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Several templates over the same B inputs: one String column per name, (B, len(names)).
 
-    Histories are sanitised once, and the templates run side by side. Raises InputError for an unknown name.
+    Histories are sanitised once, and the templates run side by side. `log_texts` writes the same faster where the log
+    is at hand. Raises InputError for an unknown name.
     """
     chosen = [template(name) for name in names]
     safe = guard_inputs(inputs).select(history=_events("history", None, once=True))

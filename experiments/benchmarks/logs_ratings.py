@@ -1,4 +1,4 @@
-"""The synthetic log of the log benchmarks, and the digest that says two tables are equal.
+"""The synthetic rating log of `log_pipeline`.
 
 A rating log of any size, written in parts so that memory stays bounded: 100 events a user on average (heavy tail),
 Zipf-like items (1% of them unknown to the catalogue), minutes as times (ties), 0.5% repeats, in no order.
@@ -62,24 +62,3 @@ def _events(generator: np.random.Generator, size: int, activity: np.ndarray, wei
         pl.lit("rating").alias("event_type"),
         "rating",
     )
-
-
-def table_digest(table: pl.DataFrame) -> str:
-    """Equal for equal values in equal order, whatever library made them."""
-    lists = [pl.col(name).list.join("\x1f") for name, dtype in table.schema.items() if isinstance(dtype, pl.List)]
-    times = [pl.col(name).dt.epoch("us") for name, dtype in table.schema.items() if isinstance(dtype, pl.Datetime)]
-    plain = table.with_columns(*lists, *times).select(pl.all().cast(pl.String))
-    total = np.uint64(0)
-    for place, name in enumerate(plain.columns):
-        values = plain[name].hash(seed=place).to_numpy()
-        weights = np.arange(1, 2 * len(values), 2, dtype=np.uint64)  # odd: order matters
-        total ^= (values * weights).sum(dtype=np.uint64)
-    return f"{len(plain)} rows, {int(total):016x}"
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, as in recsys.logs.examples."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
