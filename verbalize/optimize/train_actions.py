@@ -22,7 +22,7 @@ from verbalize.optimize.policy import (
 )
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
-from verbalize.optimize.training import Job, Judge, Run, TrainResult, rollout_rows, rows_digest
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, begun_with, rollout_rows
 from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.actions import ActionConfig, action_prompts, execute
 
@@ -35,7 +35,8 @@ def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None =
     fitted, _ = policy.fit(job.inputs)
     prompts = action_prompts(fitted, policy.config)
     rows = [{"example_id": key, "prompt": prompt} for key, prompt in zip(fitted["example_id"], prompts, strict=True)]
-    run = Run(job, model, {"prompts": rows_digest(rows)})
+    curriculum = job.curriculum(rows)
+    run = Run(job, model, begun_with(rows, curriculum))
     if (result := run.finished()) is not None:
         return result
     # One token per event; only `dr_grpo` reads the length, as its constant divisor.
@@ -51,6 +52,8 @@ def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None =
             processing_class=job.lm.tokenizer,
             tokens=policy.tokens,
             prompts_per_forward=config.prompts_per_forward,
+            curriculum=curriculum,
+            prompts_per_step=config.prompts_per_step,
         )
 
     judge = action_judge(policy, job.validation.inputs) if job.validation else None

@@ -71,7 +71,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
-    if warm or pooled or recipe.experience:
+    scored = warm or pooled or recipe.experience is not None
+    if scored:
         stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
     if recipe.experience:
         stages.append(
@@ -82,6 +83,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 ("examples", "pool"),
             )
         )
+    needs_pool = pooled or (scored and recipe.train.curriculum is not None)  # a curriculum begins with its rewards
     remembered = ("experience",) if experience.trains(recipe) else ()
     if warm:
         stages.append(
@@ -110,7 +112,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 **({"gepa": recipe.gepa.identity} if recipe.gepa else {}),
                 **experience.showing(recipe, training=True),
             },
-            (*scoring, *(("pool",) if pooled else ()), *remembered, *(("warm_start",) if warm else ())),
+            (*scoring, *(("pool",) if needs_pool else ()), *remembered, *(("warm_start",) if warm else ())),
         )
     )
     if recipe.transfer_from:

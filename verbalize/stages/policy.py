@@ -93,6 +93,10 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking") if leads() else Trackers([])
     tracker.config(plain(recipe))
     train = trainer_of(recipe, context, score)
+    # A curriculum begins with what the pool shows of every prompt; stages_of asks for it then.
+    scored = (
+        read_parquet(context.inputs["pool"] / REWARDS) if recipe.train.curriculum and "pool" in context.inputs else None
+    )
     results = {}
     for place, seed in enumerate(recipe.seeds):
         lm = load_language_model(recipe.policy.model, recipe.policy.dtype, start_adapter(context), recipe.policy.device)
@@ -122,6 +126,7 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             recipe.limits,
             validation,
             on_step,
+            scored,
         )
         result = train(job)
         results[str(seed)] = asdict(result)

@@ -43,6 +43,7 @@ CURVES = (
     "groups.dead_groups",
     "groups.mixed_groups",
     "groups.distinct_texts",
+    "curriculum.effective_prompts",
     "entropy",
     "kl",
     "text.characters",
