@@ -8,9 +8,11 @@ from optimize_helpers import CARD, make_inputs, tiny_policy
 from verbalizers_frames import event, frame
 
 from recsys.errors import InputError
+from recsys.models.loading import load_tokenizer
 from recsys.models.settings import LoraSettings
+from recsys.models.tokenisation import encode_texts
 from recsys.recommenders.candidates import FIELDS, render_candidates
-from verbalize.optimize.policy import ActionPolicyVerbalizer, slot_positions
+from verbalize.optimize.policy import ActionPolicyVerbalizer, resolve_tokens, slot_positions
 from verbalize.optimize.rewards import Scored
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
 from verbalize.optimize.train_actions import train_actions
@@ -59,6 +61,14 @@ def test_no_title_can_forge_a_slot_and_an_empty_history_has_one(tiny_model_dir) 
     for ids in policy.encode(hostile):
         assert slot_positions(ids, policy.tokens.marker, expected=1) == [len(ids) - 1]
     assert all(name in DISPLAYS for name in policy.verbalize(hostile))
+
+
+@pytest.mark.real_model
+def test_the_real_tokenizer_keeps_marker_and_symbols_single_tokens(smollm2_dir) -> None:
+    tokenizer, config = load_tokenizer(str(smollm2_dir)), DisplayConfig()
+    tokens = resolve_tokens(tokenizer, config.symbols, config.marker)
+    for ids in encode_texts(tokenizer, display_prompts(make_inputs(3, events=8), config)):
+        assert slot_positions(ids, tokens.marker, expected=1) == [len(ids) - 1]
 
 
 def test_the_choice_depends_on_the_history_alone(tiny_model_dir) -> None:
