@@ -16,6 +16,7 @@ from recsys.errors import InputError
 from recsys.recommenders.base import Query
 from recsys.recommenders.candidates import slates_hash
 from recsys.storage import read_json, read_parquet
+from verbalize.config import load_yaml
 from verbalize.pipeline import Context, stage_keys
 from verbalize.recipe import BEST_DISPLAY, LEARNED, SHUFFLED, START
 from verbalize.report.ledger import load_claims, verify
@@ -188,6 +189,24 @@ def test_interrupted_it_ends_as_the_uninterrupted_run(
     expected = load_file(whole.stages["train"] / place)
     for name, value in load_file(again.stages["train"] / place).items():
         assert (value - expected[name]).abs().max() <= 1e-6
+
+
+def test_the_committed_recipe_runs_as_it_is_but_for_data_model_and_sizes(workshop: Workshop, tmp_path: Path) -> None:
+    committed = load_yaml(Path(__file__).parents[2] / "experiments" / "candidates.yaml")
+    values = committed | {name: workshop.values[name] for name in ("source", "examples", "sample", "recommender")}
+    small = (
+        f"policy.model={workshop.model}",
+        "recommender_training.examples=4",
+        "recommender_training.accumulation=2",
+        "train.steps=2",
+        "train.prompts_per_step=2",
+        "train.eval_every=1",
+        "train.save_every=1",
+        "seeds=[0]",
+    )
+    result = run(values, tmp_path, *small)
+    assert read_json(result.stages["train"] / "seed-0" / "result.json")["steps"] == 2
+    assert all(claim["id"] in result.console for claim in committed["evaluation"]["claims"])
 
 
 def test_keys_follow_the_display_and_other_recipes_know_nothing_of_it(workshop: Workshop) -> None:
