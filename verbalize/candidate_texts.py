@@ -33,7 +33,7 @@ class CandidateTexts:
     def of_recipe(cls, recipe: Recipe) -> "CandidateTexts":
         """The recipe's templates and constants, and the pool where the recipe learns from it."""
         learns = recipe.warm_start or recipe.experience or (recipe.dpo and recipe.policy.kind == "actions")
-        pool = CANDIDATES if learns else ()
+        pool = CANDIDATES if learns and recipe.policy.kind != "display" else ()
         return cls([*recipe.templates, *recipe.constants, *pool], recipe.policy.actions, recipe.examples.seed)
 
     @classmethod

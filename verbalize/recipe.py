@@ -24,13 +24,19 @@ from verbalize.pipeline import STORE
 from verbalize.report.claims import check_claim_id
 from verbalize.tracking import TrackingConfig
 from verbalize.verbalizers.actions import CONSTANT_POLICIES, ActionConfig
+from verbalize.verbalizers.displays import DISPLAYS, DisplayConfig
 from verbalize.verbalizers.rewrite import RewriteConfig
+from verbalize.verbalizers.slots import SlotConfig
 from verbalize.verbalizers.templates import TEMPLATES
 
 BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap", "logit")
 ROLES = ("best_template", "best_template_same_fields", "best_constant")
+BEST_DISPLAY = "best_display"
+"""The role that a recipe with policy.kind display adds."""
 LEARNED = "learned"
 SHUFFLED = "learned_shuffled"
+START = "before_training"
+"""The policy that reinforcement learning starts from."""
 TRANSFERRED = (
     "candidates",
     "templates",
@@ -69,7 +75,8 @@ class SampleConfig:
 class PolicyConfig:
     """The verbalizer that is trained."""
 
-    kind: Literal["actions", "rewrite"] = "actions"
+    kind: Literal["actions", "rewrite", "display"] = "actions"
+    """`actions` and `rewrite` write what is said of the history, `display` chooses what candidates show."""
     model: str = "smollm2-135m"
     device: str | None = None
     """None is the CPU; `cuda` on a GPU."""
@@ -78,6 +85,14 @@ class PolicyConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     actions: ActionConfig = field(default_factory=ActionConfig)
     rewrite: RewriteConfig = field(default_factory=RewriteConfig)
+    display: DisplayConfig = field(default_factory=DisplayConfig)
+
+    @property
+    def slots(self) -> SlotConfig | None:
+        """How a slot policy is asked; None for one that writes freely."""
+        if self.kind == "rewrite":
+            return None
+        return self.display if self.kind == "display" else self.actions
 
 
 @dataclass(frozen=True)
@@ -212,9 +227,9 @@ class Recipe:
             raise InputError(
                 "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
             )
-        if self.train.vllm and self.policy.kind == "actions":
+        if self.train.vllm and self.policy.kind != "rewrite":
             raise InputError(
-                f"train.vllm = {self.train.vllm} with policy.kind actions",
+                f"train.vllm = {self.train.vllm} with policy.kind {self.policy.kind}",
                 "samples texts, and actions are read off one forward pass",
                 "set train.vllm: null, or policy.kind: rewrite",
             )
@@ -242,6 +257,10 @@ class Recipe:
                 "trains a local language model only",
                 "set recommender_training: null",
             )
+        if self.policy.kind == "display":
+            from verbalize.recipe_display import check_display
+
+            check_display(self)
         self._check_catalogue()
         self._check_arms()
 
@@ -267,7 +286,8 @@ class Recipe:
         evaluation = self.evaluation
         shuffled = (SHUFFLED,) if evaluation.shuffled else ()
         texts = (LEARNED, *shuffled, *ROLES, *evaluation.templates, *evaluation.against)
-        taken = {LEARNED, SHUFFLED, *ROLES, *TEMPLATES, *CONSTANT_POLICIES, *BASELINES}
+        displays = (START, BEST_DISPLAY, *DISPLAYS) if self.policy.kind == "display" else ()
+        taken = {LEARNED, SHUFFLED, *ROLES, *TEMPLATES, *CONSTANT_POLICIES, *BASELINES, *displays}
         for name in evaluation.against:
             if name in taken or not re.fullmatch(r"[a-z0-9_]+", name):
                 raise InputError(
@@ -291,7 +311,7 @@ class Recipe:
                     "set policy.kind: actions",
                 )
             if claim.kind in ("recall", "share_of_bayes"):
-                arms = (*texts, *evaluation.baselines)
+                arms = (*texts, *displays, *evaluation.baselines)
                 _among(f"claim {claim.id}: arm", (claim.a, claim.b), arms, "or add it to evaluation.templates")
         ids = [claim.id for claim in evaluation.claims]
         for name in ids:

@@ -7,6 +7,8 @@ from optimize_helpers import CARD, make_inputs, tiny_policy
 
 from recsys.models.chat import install_chat_template
 from recsys.models.settings import LoraSettings
+from recsys.storage import read_json
+from verbalize.optimize.curriculum_settings import CurriculumConfig
 from verbalize.optimize.curves import Curves
 from verbalize.optimize.rewards import Scored
 from verbalize.optimize.rewrite_trainer import texts_of, train_rewrites
@@ -43,6 +45,25 @@ def test_three_steps_within_the_budget(tiny_model_dir, tmp_path):
     assert len(rows) == 4 and {row["example_id"] for row in rows} <= set(inputs["example_id"])
     fresh = replace(lm, model=tiny_policy(tiny_model_dir).model)
     assert train_rewrites(replace(job, lm=fresh), pays_for_length, REWRITE) == result
+
+
+def test_a_curriculum_draws_the_prompts_of_rewrites_too(tiny_model_dir, tmp_path):
+    """Texts of the first example alone differ in what they are paid: its variance is all the state comes to hold."""
+    lm = tiny_policy(tiny_model_dir)
+    install_chat_template(lm.tokenizer)
+
+    def pays_the_first(example_ids, texts):
+        scored = pays_for_length(example_ids, texts)
+        return [
+            one if key == "e0" else Scored(0.0, one.components) for key, one in zip(example_ids, scored, strict=True)
+        ]
+
+    config = replace(CONFIG, steps=6, save_every=6, group_size=4, curriculum=CurriculumConfig(floor=0.2))
+    job = Job(lm, make_inputs(4), config, tmp_path, CARD, LoraSettings(rank=4), FREE)
+    assert train_rewrites(job, pays_the_first, REWRITE).steps == 6
+    state = read_json(tmp_path / "checkpoint-6" / "curriculum.json")
+    assert state["sums"][0] > 0 == sum(state["sums"][1:]) and sum(state["visits"]) == 6 * 2
+    assert state["visits"][0] > 3  # uniform draws would come to three visits
 
 
 def test_completions_are_cleaned_as_at_evaluation():

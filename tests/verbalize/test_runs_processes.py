@@ -5,14 +5,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Finished, Workshop
 from optimize_helpers import launched
-from tiny_run import run, write_recipe
+from tiny_run import recipe_of, run, write_recipe
 
 from recsys.errors import InputError
 from recsys.storage import read_json
 from verbalize.cli import main
+from verbalize.optimize.curriculum import STATE, Curriculum
+from verbalize.optimize.curriculum_settings import CurriculumConfig
+from verbalize.stages.data import training_sample
 
 PLAIN = ("recommender_training=null", "warm_start=null", "evaluation.untrained=[]")
 
@@ -57,3 +61,22 @@ def test_what_is_the_work_of_one_process_is_refused(
     assert "verbalize runs with 2 processes: is the work of one process" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"dpo with 2 processes.*only GRPO.*without a launcher"):
         run(workshop.values, tmp_path, "dpo={}")
+
+
+def test_two_processes_draw_one_curriculum(workshop: Workshop, tmp_path: Path) -> None:
+    """Each rolls out its places of the same draw, and learns of the other's: the state follows from all rollouts."""
+    recipe = write_recipe(workshop.values, tmp_path / "recipe.yaml")
+    asked = (*PLAIN, "train.curriculum.floor=0.2", "seeds=[0]", "train.steps=3")
+    done = launched("-m", "verbalize.cli", "train", str(recipe), *asked, "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (place,) = (tmp_path / "runs" / "artefacts" / "train").glob("*/seed-0")
+    (examples,) = (tmp_path / "runs" / "artefacts" / "examples").iterdir()
+    ids = training_sample(recipe_of(workshop.values, *asked), examples)["example_id"].to_list()
+    again = Curriculum([{"example_id": key} for key in ids], CurriculumConfig(floor=0.2), seed=0)
+    for step in range(3):
+        rows = lines(place / "rollouts" / f"step-{step:05d}.jsonl")
+        drawn = again.draw(step, 2).indices.tolist()
+        assert [row["example_id"] for row in rows[::4]] == [ids[index] for index in drawn]
+        again.observe(drawn, np.array([row["reward"] for row in rows]).reshape(2, 4))
+    kept = read_json(place / "checkpoint-3" / STATE)
+    assert {name: pytest.approx(values, rel=1e-5, abs=1e-9) for name, values in again.state().items()} == kept

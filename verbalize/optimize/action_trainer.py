@@ -17,11 +17,12 @@ from trl import GRPOTrainer
 from recsys.errors import InputError
 from recsys.models.tokenisation import encode_texts
 from verbalize.optimize.checkpoints import ResumableTrainer
+from verbalize.optimize.drawn_prompts import DrawnPrompts
 from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, through_forward
 from verbalize.optimize.policy import SlotTokens, action_logprobs, entropy, sample_actions, slot_logprobs
 
 
-class ActionGRPOTrainer(ResumableTrainer, WholeGroups, GRPOTrainer):
+class ActionGRPOTrainer(ResumableTrainer, DrawnPrompts, WholeGroups, GRPOTrainer):
     """`GRPOTrainer` whose prompts are plain strings with slots and whose completions are action tokens."""
 
     def __init__(self, *args: Any, tokens: SlotTokens, prompts_per_forward: int = 1, **kwargs: Any) -> None:

@@ -76,7 +76,11 @@ class LogCurves(TrainerCallback):
         now = time.perf_counter()
         record: dict[str, Any] = {"kind": "train", "step": state.global_step, "of": state.max_steps}
         record |= {ours: logs[theirs] for theirs, ours in RENAMED.items() if logs.get(theirs) is not None}
-        record |= {name: value for name, value in logs.items() if name.startswith(("groups.", "component.", "text."))}
+        record |= {
+            name: value
+            for name, value in logs.items()
+            if name.startswith(("groups.", "component.", "text.", "curriculum."))
+        }
         self.curves.add(record | {"seconds": round(now - self._last, 3)})
         self._last = now
 

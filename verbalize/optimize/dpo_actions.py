@@ -88,11 +88,12 @@ def train_action_preferences(
     """
     dpo.check(job.config)
     job = replace(job, limits=job.limits.without_rollouts())
-    policy = action_policy(job, actions or ActionConfig())
+    actions = actions or ActionConfig()
+    policy = action_policy(job, actions)
     fitted, prompts = policy.fit(job.inputs)
     if fitted["example_id"].to_list() != pool["example_id"].unique(maintain_order=True).to_list():
         raise InputError("the pool", "holds other examples than the inputs, or another order", "score these inputs")
-    examples = pool_pairs(pool, candidate_actions(fitted, policy.config, pool_seed), prompts, dpo)
+    examples = pool_pairs(pool, candidate_actions(fitted, actions, pool_seed), prompts, dpo)
     run = PreferenceRun(job, policy.lm.model, {"dpo": asdict(dpo), "pairs": stable_hash(examples)})
     if (result := run.finished()) is not None:
         return result

@@ -6,6 +6,8 @@ prompt, the actions of a history are independent, so one forward over P tokens y
 action sequence. Sampling, the old, the new and the reference log-probabilities, KL and entropy all go through
 `slot_logprobs`: there is no second definition that could drift away from the first.
 
+A display policy is the same with a single slot, at the end of the prompt: its four actions are displays (`slots`).
+
 Shapes: H slots (events) of a prompt, 4 actions, G rollouts of a prompt.
 """
 
@@ -22,9 +24,9 @@ from transformers import PreTrainedTokenizerBase
 from recsys.errors import InputError
 from recsys.models.loading import LanguageModel
 from recsys.models.tokenisation import encode_texts
-from verbalize.verbalizers.actions import ActionConfig, action_prompts, execute
 from verbalize.verbalizers.base import guard_inputs, without_memory
 from verbalize.verbalizers.budget import fit_to_budget
+from verbalize.verbalizers.slots import SlotConfig, carry_out, slot_prompts
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class ActionPolicyVerbalizer:
     def __init__(
         self,
         lm: LanguageModel,
-        config: ActionConfig,
+        config: SlotConfig,
         *,
         name: str = "action_policy",
         prompt_budget: int = 1024,
@@ -166,20 +168,20 @@ class ActionPolicyVerbalizer:
 
     def encode(self, inputs: pl.DataFrame) -> list[list[int]]:
         """Token ids of the prompts, as the trainer encodes them."""
-        return encode_texts(self.lm.tokenizer, action_prompts(inputs, self.config))
+        return encode_texts(self.lm.tokenizer, slot_prompts(inputs, self.config))
 
     def logprobs(self, inputs: pl.DataFrame) -> list[Tensor]:
         """B rows -> B tensors (H_b, 4), without gradients."""
         return self._logprobs(self.fit(inputs)[1])
 
     def actions(self, inputs: pl.DataFrame) -> list[list[int]]:
-        """B rows -> B lists of one greedy action per event shown to the policy."""
+        """B rows -> B lists of one greedy action per slot: per event shown to the policy, or one in all."""
         return [greedy_actions(row) for row in self.logprobs(inputs)]
 
     def verbalize(self, inputs: pl.DataFrame) -> list[str]:
-        """B rows -> B texts. Deterministic: the most probable action of every event."""
+        """B rows -> B texts, or names of displays. Deterministic: the most probable action of every slot."""
         fitted, prompts = self.fit(inputs)
-        return execute(fitted, [greedy_actions(row) for row in self._logprobs(prompts)], self.config)
+        return carry_out(fitted, [greedy_actions(row) for row in self._logprobs(prompts)], self.config)
 
     def _logprobs(self, prompts: list[list[int]]) -> list[Tensor]:
         with torch.no_grad(), evaluating(self.lm.model):

@@ -14,10 +14,11 @@ from trl import GRPOTrainer
 
 from verbalize.optimize.checkpoints import ResumableTrainer
 from verbalize.optimize.curves import LogCurves
+from verbalize.optimize.drawn_prompts import DrawnPrompts
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.shared_prefix import SharedPrefixTrainer
-from verbalize.optimize.training import Job, Judge, Run, TrainResult, rollout_rows, rows_digest
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, begun_with, rollout_rows
 from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.rewrite import (
     RewriteConfig,
@@ -29,7 +30,7 @@ from verbalize.verbalizers.rewrite import (
 )
 
 
-class RewriteGRPOTrainer(ResumableTrainer, SharedPrefixTrainer, GRPOTrainer):
+class RewriteGRPOTrainer(ResumableTrainer, DrawnPrompts, SharedPrefixTrainer, GRPOTrainer):
     """`GRPOTrainer` on chats whose contents are encoded as plain text; rollouts share their prompt."""
 
     def _tokenize_prompts(self, prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], None, dict]:
@@ -41,7 +42,8 @@ def train_rewrites(job: Job, score: ScoreFunction, rewrite: RewriteConfig | None
     config, rewrite = job.config, rewrite or RewriteConfig()
     policy = job.policy()
     rows = rewrite_rows(job, rewrite)
-    run = Run(job, policy.model, {"prompts": rows_digest(rows)})
+    curriculum = job.curriculum(rows)
+    run = Run(job, policy.model, begun_with(rows, curriculum))
     if (result := run.finished()) is not None:
         return result
 
@@ -55,6 +57,8 @@ def train_rewrites(job: Job, score: ScoreFunction, rewrite: RewriteConfig | None
             processing_class=job.lm.tokenizer,
             shared_prefix=config.shared_prefix,
             prompts_per_forward=config.prompts_per_forward,
+            curriculum=curriculum,
+            prompts_per_step=config.prompts_per_step,
         )
 
     judge = rewrite_judge(RewriteVerbalizer(policy, rewrite), job.validation.inputs) if job.validation else None

@@ -4,7 +4,7 @@ Rollouts of a group often coincide (dropping an event with or without metadata i
 the same texts at every visit, so scores are remembered for the life of the scorer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -89,6 +89,21 @@ class RewardScorer:
             [_ranking(example_id, index, next(scores), target) for index, _, target in self.slates[example_id]]
             for example_id in example_ids
         ]
+
+
+class KnownScores:
+    """A `ScoreFunction` over pairs that were all scored before."""
+
+    def __init__(self, known: Mapping[tuple[str, str], Scored]) -> None:
+        self._known = known
+
+    def __call__(self, example_ids: Sequence[str], texts: Sequence[str]) -> list[Scored]:
+        """N example ids and N texts -> N results. Raises InputError for a pair that was not scored."""
+        pairs = list(zip(example_ids, texts, strict=True))
+        unknown = [pair for pair in pairs if pair not in self._known]
+        if unknown:
+            raise InputError(f"{unknown[0]}", "was not scored before", "score every pair the policy can choose")
+        return [self._known[pair] for pair in pairs]
 
 
 def _ranking(example_id: str, slate_index: int, scores: np.ndarray, target: int) -> Ranking:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recsys.errors import InputError
+from verbalize.optimize.curriculum_settings import CurriculumConfig
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 SCALINGS = ("batch", "group", "none")
@@ -67,6 +68,8 @@ class TrainConfig:
     vllm_server: str | None = None
     """The server's address, such as http://localhost:8000, for `vllm: server` alone. Prompts, which quote histories,
     are sent there, and the weights with every step."""
+    curriculum: CurriculumConfig | None = None
+    """None draws every prompt equally often; a section draws those whose rollouts differ in reward more often."""
 
     def __post_init__(self) -> None:
         positive = {
@@ -118,12 +121,13 @@ class TrainConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned: where a server listens does not, and what was trained before there
-        was a choice of sampler is what its absence gives.
+        was a choice of sampler, or a curriculum, is what its absence gives.
         """
         known = asdict(self)
         del known["vllm_server"]
-        if self.vllm is None:
-            del known["vllm"]
+        for name in ("vllm", "curriculum"):
+            if known[name] is None:
+                del known[name]
         return known
 
     @property
@@ -156,7 +160,7 @@ class TrainConfig:
             )
 
 
-GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards", "vllm")
+GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards", "vllm", "curriculum")
 """Settings of `TrainConfig` that mean nothing without rollouts; `PreferenceConfig` has a beta of its own."""
 
 

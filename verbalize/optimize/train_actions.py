@@ -1,4 +1,4 @@
-"""Train the action policy: inputs to prompts, rollouts to executed texts, greedy texts on validation."""
+"""Train a slot policy: inputs to prompts, rollouts to executed texts (or displays), greedy ones on validation."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -22,24 +22,26 @@ from verbalize.optimize.policy import (
 )
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
-from verbalize.optimize.training import Job, Judge, Run, TrainResult, rollout_rows, rows_digest
+from verbalize.optimize.training import Job, Judge, Run, TrainResult, begun_with, rollout_rows
 from verbalize.optimize.trl_settings import grpo_config
-from verbalize.verbalizers.actions import ActionConfig, action_prompts, execute
+from verbalize.verbalizers.actions import ActionConfig
+from verbalize.verbalizers.slots import SlotConfig, carry_out, slot_prompts
 
 
-def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None = None) -> TrainResult:
+def train_actions(job: Job, score: ScoreFunction, actions: SlotConfig | None = None) -> TrainResult:
     """GRPO on the slot policy. See `training` for resumption."""
     config = job.config
     policy = action_policy(job, actions or ActionConfig())
     model = policy.lm.model
-    fitted, _ = policy.fit(job.inputs)
-    prompts = action_prompts(fitted, policy.config)
+    fitted, encoded = policy.fit(job.inputs)
+    prompts = slot_prompts(fitted, policy.config)
     rows = [{"example_id": key, "prompt": prompt} for key, prompt in zip(fitted["example_id"], prompts, strict=True)]
-    run = Run(job, model, {"prompts": rows_digest(rows)})
+    curriculum = job.curriculum(rows)
+    run = Run(job, model, begun_with(rows, curriculum))
     if (result := run.finished()) is not None:
         return result
-    # One token per event; only `dr_grpo` reads the length, as its constant divisor.
-    longest = int(fitted["history"].list.len().max() or 1)  # type: ignore[arg-type]
+    # One token per slot; only `dr_grpo` reads the length, as its constant divisor.
+    longest = max(1, *(ids.count(policy.tokens.marker) for ids in encoded))
 
     def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> ActionGRPOTrainer:
         return ActionGRPOTrainer(
@@ -51,13 +53,15 @@ def train_actions(job: Job, score: ScoreFunction, actions: ActionConfig | None =
             processing_class=job.lm.tokenizer,
             tokens=policy.tokens,
             prompts_per_forward=config.prompts_per_forward,
+            curriculum=curriculum,
+            prompts_per_step=config.prompts_per_step,
         )
 
     judge = action_judge(policy, job.validation.inputs) if job.validation else None
     return run.train(make_trainer, rollout_rows(rows, config), LogCurves(run.curves), judge)
 
 
-def action_policy(job: Job, actions: ActionConfig) -> ActionPolicyVerbalizer:
+def action_policy(job: Job, actions: SlotConfig) -> ActionPolicyVerbalizer:
     """The policy that a job trains, as a verbalizer."""
     return ActionPolicyVerbalizer(
         job.policy(),
@@ -79,7 +83,7 @@ class Executor:
     ) -> list[str]:
         """N rollouts -> N texts."""
         symbols = [[self.policy.tokens.symbol_of(token) for token in ids] for ids in completion_ids]
-        return execute(self.inputs[[self.row[key] for key in example_ids]], symbols, self.policy.config)
+        return carry_out(self.inputs[[self.row[key] for key in example_ids]], symbols, self.policy.config)
 
 
 def action_judge(policy: ActionPolicyVerbalizer, inputs: pl.DataFrame) -> Judge:
@@ -102,6 +106,6 @@ def action_judge(policy: ActionPolicyVerbalizer, inputs: pl.DataFrame) -> Judge:
             "kl": torch.cat([kl_divergence(a, b) for a, b in zip(now, start, strict=True)]).mean().item(),
             "distinct_actions": len({tuple(row) for row in chosen}) / len(chosen),
         } | {f"action.{action}": fmean(other == action for other in flat) for action in range(4)}
-        return execute(fitted, chosen, policy.config), diagnostics
+        return carry_out(fitted, chosen, policy.config), diagnostics
 
     return judge

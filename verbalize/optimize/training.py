@@ -27,7 +27,9 @@ from recsys.models.settings import AdapterCard, LoraSettings
 from recsys.seeding import rng, stable_hash
 from recsys.storage import read_json, replacing, write_json, write_parquet
 from verbalize.optimize.checkpoints import FiniteGradients, ResumableTrainer, last_complete, step_of
+from verbalize.optimize.curriculum import Curriculum
 from verbalize.optimize.curves import Curves, OnStep, Validate
+from verbalize.optimize.drawn_prompts import stand_ins
 from verbalize.optimize.limits import StopAtLimits
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
@@ -64,6 +66,13 @@ class Job:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     validation: Validation | None = None
     on_step: OnStep | None = None
+    scored: pl.DataFrame | None = None
+    """example_id, reward of the pool's candidates, where there is one: what a curriculum begins with."""
+
+    def curriculum(self, rows: Sequence[Mapping[str, Any]]) -> Curriculum | None:
+        """That of the configuration over these prompts, at its beginning."""
+        config = self.config.curriculum
+        return None if config is None else Curriculum(rows, config, self.config.seed, self.scored)
 
     def policy(self) -> LanguageModel:
         """The model, ready to be trained."""
@@ -105,8 +114,10 @@ def prompt_order(count: int, needed: int, seed: int) -> list[int]:
 
 
 def rollout_rows(rows: Sequence[Mapping[str, Any]], config: TrainConfig) -> list[Mapping[str, Any]]:
-    """The prompts of all generations, in their order."""
+    """The prompts of all generations, in their order; where a curriculum draws them, stand-ins for them."""
     needed = config.steps // config.iterations * config.prompts_per_step
+    if config.curriculum is not None:
+        return stand_ins(rows[0], config.prompts_per_step, needed)
     return [rows[index] for index in prompt_order(len(rows), needed, config.seed)]
 
 
@@ -242,6 +253,11 @@ def policy_digest(model: PeftModel) -> str:
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def begun_with(rows: Sequence[Mapping[str, Any]], curriculum: Curriculum | None) -> dict[str, Any]:
+    """What a training by rollouts is begun with: its prompts, and what a curriculum knew of them."""
+    return {"prompts": rows_digest(rows)} | ({} if curriculum is None else {"curriculum": curriculum.digest()})
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> int:

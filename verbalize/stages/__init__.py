@@ -10,6 +10,7 @@ from verbalize.pipeline import Stage
 from verbalize.recipe import BaselinesConfig, Recipe
 from verbalize.stages import (
     data,
+    displays,
     evaluate,
     experience,
     full_catalogue,
@@ -29,6 +30,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     warm = recipe.warm_start is not None
     scoring = ("logs", "examples", *(("recommender",) if trained else ()))
     ranked = {"recommender": recommender.identity(recipe.recommender), "candidates": plain(recipe.candidates)}
+    shows = recipe.policy.kind == "display"
     policy_config = {
         "kind": recipe.policy.kind,
         "model": recipe.policy.model,
@@ -71,7 +73,11 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
-    if warm or pooled or recipe.experience:
+    scored = warm or pooled or recipe.experience is not None
+    if shows:
+        config = {**rewarded, **displays.pool_config(recipe)}
+        stages.append(Stage("pool", lambda c: displays.run_pool(recipe, c), config, (*scoring, "templates")))
+    elif scored:
         stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
     if recipe.experience:
         stages.append(
@@ -82,6 +88,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 ("examples", "pool"),
             )
         )
+    # Displays are paid by the pool's rewards, and a curriculum begins with them.
+    needs_pool = pooled or shows or (scored and recipe.train.curriculum is not None)
     remembered = ("experience",) if experience.trains(recipe) else ()
     if warm:
         stages.append(
@@ -110,7 +118,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 **({"gepa": recipe.gepa.identity} if recipe.gepa else {}),
                 **experience.showing(recipe, training=True),
             },
-            (*scoring, *(("pool",) if pooled else ()), *remembered, *(("warm_start",) if warm else ())),
+            (*scoring, *(("pool",) if needs_pool else ()), *remembered, *(("warm_start",) if warm else ())),
         )
     )
     if recipe.transfer_from:

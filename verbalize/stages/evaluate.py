@@ -16,7 +16,7 @@ from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
 from verbalize.report.provenance import revision
-from verbalize.stages import baselines, data, experience, policy_controls
+from verbalize.stages import baselines, data, displays, experience, policy_controls
 from verbalize.stages.audits import audits
 from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
@@ -49,57 +49,64 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
 
     recommender = open_recommender(recipe, context.inputs)
     memory = experience.open_memory(recipe, context.inputs)
-    learned, start = learned_texts(recipe, context, {"evaluated": examples, "report": report}, memory)
+    shows = recipe.policy.kind == "display"
+    frames = {"evaluated": examples} if shows else {"evaluated": examples, "report": report}
+    learned, start = learned_texts(recipe, context, frames, memory)
+    chosen = {seed: written["evaluated"] for seed, written in learned.items()}
+    shown = displays.arms(recipe, examples, chosen, start["evaluated"]) if shows else {}
     texts: Texts = {
         (name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples))
         for name in scripted_names(recipe, context)
     }
-    texts |= {(LEARNED, seed): written["evaluated"] for seed, written in learned.items()}
+    if shows:  # one text under every display
+        texts |= dict.fromkeys(shown, displays.read_texts(recipe, context, examples))
+    else:
+        texts |= {(LEARNED, seed): written for seed, written in chosen.items()}
     texts |= others_texts(recipe, context, examples)
-    if recipe.evaluation.shuffled:
+    if recipe.evaluation.shuffled and not shows:
         first = recipe.seeds[0]
         texts[SHUFFLED, first] = shuffle_texts_between_users(examples, texts[LEARNED, first], seed=first)
     write_parquet(text_table(examples, texts, length_tokenizer(recipe)), context.folder / "verbalizations.parquet")
 
-    ranked, known = rank(context, recommender, examples, texts, slates, context.folder / "parts" / "main")
+    read = {key: written for key, written in texts.items() if key not in shown}
+    ranked, known = rank(context, recommender, examples, read, slates, context.folder / "parts" / "main")
     decisions = [ranked]
+    if shows:
+        decisions.append(displays.ranked_arms(recipe, context, examples, slates, shown))
     if recipe.recommender_training and recipe.evaluation.untrained:
         roles = load_roles(context)
-        chosen = {roles.get(name, name) for name in recipe.evaluation.untrained}
+        met = {roles.get(name, name) for name in recipe.evaluation.untrained}
         untrained = open_recommender(recipe, context.inputs, trained=False)
-        some = {key: written for key, written in texts.items() if key[0] in chosen}
+        some = {key: written for key, written in texts.items() if key[0] in met}
         decisions.append(rank(context, untrained, examples, some, slates, context.folder / "parts" / "untrained")[0])
     for fitted in baselines.fitted(recipe, context.inputs):
         decisions.append(decide(fitted, examples, [""] * len(examples), verbalizer=baselines.VERBALIZER, slates=slates))
     write_parquet(pl.concat(decisions), context.folder / "decisions.parquet")
 
-    before_after: Texts = {(START, 0): start["report"]} | {
-        (LEARNED, seed): written["report"] for seed, written in learned.items()
-    }
-    redraws = data.load_slates(context.inputs["examples"], report)
-    # On validation the learned texts were just ranked on these very slates.
-    compared, _ = rank(
-        context,
-        recommender,
-        report,
-        before_after,
-        redraws,
-        context.folder / "parts" / "margins",
-        None if testing else known,
-    )
-    write_parquet(margins(compared, recipe.reward.negatives_temperature), context.folder / "margins.parquet")
-    constant = load_roles(context)["best_constant"]
+    if shows:  # margins under different displays are in different units; START is an arm instead
+        acted = displays.choices(context, shown)
+    else:
+        before_after: Texts = {(START, 0): start["report"]} | {
+            (LEARNED, seed): written["report"] for seed, written in learned.items()
+        }
+        redraws = data.load_slates(context.inputs["examples"], report)
+        folder = context.folder / "parts" / "margins"
+        # On validation the learned texts were just ranked on these very slates.
+        compared, _ = rank(context, recommender, report, before_after, redraws, folder, None if testing else known)
+        write_parquet(margins(compared, recipe.reward.negatives_temperature), context.folder / "margins.parquet")
+        constant = load_roles(context)["best_constant"]
+        same = (constant, texts[constant, 0])
+        acted = policy_controls.controls(context.folder, recipe.policy.kind, chosen, same)
+    # Where the rendering is the treatment, the hash that all arms share is that of items and their order.
+    rendered = recommender.candidate_texts
     return {
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
         "roles": load_roles(context),
-        "audits": audits(recipe, context.inputs, examples, texts, recommender.candidate_texts),
-        **policy_controls.controls(
-            context.folder,
-            recipe.policy.kind,
-            {seed: written["evaluated"] for seed, written in learned.items()},
-            (constant, texts[constant, 0]),
+        "audits": audits(
+            recipe, context.inputs, examples, texts, {item: item for item in rendered} if shows else rendered
         ),
+        **acted,
         **({} if memory is None else experience.coverage(memory.recall(verbalizer_inputs(examples)))),
         **own_facts(recommender),
     }
@@ -114,17 +121,18 @@ def scripted_names(recipe: Recipe, context: Context) -> list[str]:
 def learned_texts(
     recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame], memory: "Memory | None"
 ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
-    """Greedy texts of every seed's policy and of the policy before reinforcement learning, by frame; kept in parts/,
-    beside the actions on the frame "evaluated" of policies that act.
+    """Greedy texts of every seed's policy, by frame, and of the policy before reinforcement learning on the last frame;
+    kept in parts/, beside the actions on the frame "evaluated" of policies that act. Displays stand for texts.
     """
-    slots = recipe.policy.actions if recipe.policy.kind == "actions" else None
+    last = list(frames)[-1]
+    slots = recipe.policy.slots
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
     for name, seed, make in learned_verbalizers(recipe, context, memory):
         path = context.folder / "parts" / f"texts-{name}-{seed}.json"
         if not path.exists():
             verbalizer = make()
-            wanted = {key: frame for key, frame in frames.items() if name != START or key == "report"}
+            wanted = {key: frame for key, frame in frames.items() if name != START or key == last}
             both = {
                 key: policy_controls.written(verbalizer, verbalizer_inputs(frame), slots)
                 for key, frame in wanted.items()

@@ -21,7 +21,8 @@ def identity(recipe: Recipe, folder: str) -> dict[str, object]:
     """What the texts depend on. A train stage's folder is named by its key, so wherever the store lies, its last parts
     say which policy it is; the recipe's own policy section says how it is read.
     """
-    return {"of": list(Path(folder).parts[-3:]), "policy": plain(recipe.policy)}
+    policy = {name: value for name, value in plain(recipe.policy).items() if name != "display"}  # which writes no texts
+    return {"of": list(Path(folder).parts[-3:]), "policy": policy}
 
 
 def learned_texts(recipe: Recipe, folder: str, examples: pl.DataFrame, parts: Path) -> list[str]:

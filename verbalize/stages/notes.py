@@ -11,7 +11,7 @@ from verbalize.optimize.pooling import own_share, reward_table
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.report.claims import Claim
-from verbalize.stages import full_catalogue, oracle, policy_controls
+from verbalize.stages import displays, full_catalogue, oracle, policy_controls
 from verbalize.stages.evaluate import SHUFFLED
 from verbalize.stages.pool import REWARDS
 from verbalize.stages.templates import METRIC
@@ -30,7 +30,7 @@ def sentences(
     found = [choices(roles), templates(recipe, context, best)]
     if recipe.evaluation.shuffled:
         found.append(shuffled(decisions, recommender, best))
-    found += policy_controls.sentences(facts(context, "evaluate"))
+    found += policy_controls.sentences(facts(context, "evaluate")) + displays.sentences(facts(context, "evaluate"))
     found += [headroom(context, pool_claim(recipe, claims)), luck(context), audited(context), *stops(context)]
     found += [remembered(recipe, context), transferred(recipe), full_catalogue.sentence(recipe, context)]
     if "oracle" in context.inputs:

@@ -15,22 +15,22 @@ from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.processes import leads
-from verbalize.recipe import LEARNED, Recipe
-from verbalize.stages import data, experience
+from verbalize.recipe import LEARNED, START, Recipe
+from verbalize.stages import data, displays, experience
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
 from verbalize.tracking import Trackers, open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
-from verbalize.verbalizers.actions import ActionConfig
 from verbalize.verbalizers.base import Verbalizer
+from verbalize.verbalizers.displays import DisplayConfig, constant_displays
 from verbalize.verbalizers.prompt_format import prompt_format
 from verbalize.verbalizers.rewrite import RewriteConfig
+from verbalize.verbalizers.slots import SlotConfig
 
 if TYPE_CHECKING:
     from verbalize.experience.verbalizer import Memory
 
-START = "before_training"
 PROMPTS_PER_FORWARD = 4
 """Without gradients memory is no concern, and a few prompts together use the cores better than one."""
 
@@ -41,20 +41,22 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
     from recsys.models.loading import load_language_model
     from verbalize.optimize.policy import ActionPolicyVerbalizer
     from verbalize.optimize.training import trainable_policy
-    from verbalize.optimize.warm_start import choose_best, hard_targets, pooled_targets, soft_targets, warm_start
+    from verbalize.optimize.warm_start import Pool, choose_best, hard_targets, pooled_targets, soft_targets, warm_start
 
-    config = recipe.warm_start
-    assert config is not None
+    config, slots = recipe.warm_start, recipe.policy.slots
+    assert config is not None and slots is not None  # the recipe refuses a rewriter
     pool = read_parquet(context.inputs["pool"] / REWARDS)
     examples = data.training_sample(recipe, context.inputs["examples"])
     lm = load_language_model(recipe.policy.model, recipe.policy.dtype, device=recipe.policy.device)
     model = trainable_policy(lm, recipe.policy.lora, config.seed)
-    policy = ActionPolicyVerbalizer(
-        replace(lm, model=model), recipe.policy.actions, prompt_budget=recipe.train.prompt_budget
-    )
+    policy = ActionPolicyVerbalizer(replace(lm, model=model), slots, prompt_budget=recipe.train.prompt_budget)
     (inputs,) = experience.training_inputs(recipe, context, examples)
     fitted, prompts = policy.fit(inputs)
-    actions = candidate_actions(fitted, recipe.policy.actions, recipe.examples.seed)
+    actions: Pool
+    if isinstance(slots, DisplayConfig):
+        actions = constant_displays(len(fitted))
+    else:
+        actions = candidate_actions(fitted, slots, recipe.examples.seed)
     if config.pooled:
         targets = pooled_targets(pool, examples["user_id"].to_list(), actions, config.seed)
     elif config.soft_temperature is not None:
@@ -84,15 +86,25 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     from recsys.models.loading import load_language_model
     from verbalize.optimize.training import Job, Validation
 
-    recommender = open_recommender(recipe, context.inputs)
     examples = data.training_sample(recipe, context.inputs["examples"])
     selection, _ = data.validation_samples(recipe, context.inputs["examples"])
-    score = reward_scorer(recipe, context, recommender, examples)
     inputs, judged_on = experience.training_inputs(recipe, context, examples, selection)
-    validation = Validation(judged_on, reward_scorer(recipe, context, recommender, selection))
+    recommender: Any = None
+    score: ScoreFunction
+    judge: ScoreFunction
+    if recipe.policy.kind == "display":
+        score = judge = displays.known_scores(context)
+    else:
+        recommender = open_recommender(recipe, context.inputs)
+        score, judge = (reward_scorer(recipe, context, recommender, some) for some in (examples, selection))
+    validation = Validation(judged_on, judge)
     tracker = open_tracker(recipe.tracking, context.folder / "parts" / "tracking") if leads() else Trackers([])
     tracker.config(plain(recipe))
     train = trainer_of(recipe, context, score)
+    # A curriculum begins with what the pool shows of every prompt; stages_of asks for it then.
+    scored = (
+        read_parquet(context.inputs["pool"] / REWARDS) if recipe.train.curriculum and "pool" in context.inputs else None
+    )
     results = {}
     for place, seed in enumerate(recipe.seeds):
         lm = load_language_model(recipe.policy.model, recipe.policy.dtype, start_adapter(context), recipe.policy.device)
@@ -122,6 +134,7 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
             recipe.limits,
             validation,
             on_step,
+            scored,
         )
         result = train(job)
         results[str(seed)] = asdict(result)
@@ -166,7 +179,7 @@ def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callab
         )
     from verbalize.optimize.train_actions import train_actions
 
-    return partial(train_actions, score=score, actions=recipe.policy.actions)
+    return partial(train_actions, score=score, actions=recipe.policy.slots)
 
 
 def start_adapter(context: Context) -> str | None:
@@ -213,12 +226,13 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str, memory: "
         _check_prompt(recipe, Path(adapter))
     lm = load_language_model(recipe.policy.model, recipe.policy.dtype, adapter, recipe.policy.device)
     policy: Verbalizer
-    if recipe.policy.kind == "rewrite":
+    slots = recipe.policy.slots
+    if slots is None:
         policy = RewriteVerbalizer(lm, recipe.policy.rewrite)
     else:
         policy = ActionPolicyVerbalizer(
             lm,
-            recipe.policy.actions,
+            slots,
             name=name,
             prompt_budget=recipe.train.prompt_budget,
             prompts_per_forward=PROMPTS_PER_FORWARD,
@@ -231,8 +245,8 @@ def policy_card(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard
     return replace(card_of(recipe, lm, command, note), prompt=prompt_format(_asked(recipe)))
 
 
-def _asked(recipe: Recipe) -> ActionConfig | RewriteConfig:
-    return recipe.policy.rewrite if recipe.policy.kind == "rewrite" else recipe.policy.actions
+def _asked(recipe: Recipe) -> SlotConfig | RewriteConfig:
+    return recipe.policy.slots or recipe.policy.rewrite
 
 
 def _check_prompt(recipe: Recipe, adapter: Path) -> None:

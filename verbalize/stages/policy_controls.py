@@ -15,10 +15,9 @@ from verbalize.verbalizers.actions import (
     DROP_METADATA,
     KEEP,
     KEEP_METADATA,
-    ActionConfig,
-    execute,
 )
 from verbalize.verbalizers.base import Verbalizer
+from verbalize.verbalizers.slots import SlotConfig, carry_out
 
 WORDS = {
     DROP: "drop",
@@ -29,7 +28,7 @@ WORDS = {
 Actions = list[list[int]]
 
 
-def written(verbalizer: Verbalizer, inputs: pl.DataFrame, slots: ActionConfig | None) -> tuple[list[str], Actions]:
+def written(verbalizer: Verbalizer, inputs: pl.DataFrame, slots: SlotConfig | None) -> tuple[list[str], Actions]:
     """B inputs -> B texts, as `verbalize` writes them, and the B action lists they were executed from; the policy runs
     once. `slots` None: a policy without actions, and no lists.
     """
@@ -38,7 +37,7 @@ def written(verbalizer: Verbalizer, inputs: pl.DataFrame, slots: ActionConfig | 
     policy: Any = verbalizer
     fitted, _ = policy.fit(inputs)
     actions = policy.actions(fitted)
-    return execute(fitted, actions, slots), actions
+    return carry_out(fitted, actions, slots), actions
 
 
 def actions_path(folder: Path, seed: int) -> Path:

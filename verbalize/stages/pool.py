@@ -10,7 +10,7 @@ from recsys.evaluation import decide_in_chunks, pool_headroom
 from recsys.logs.eligible import Eligible
 from recsys.storage import read_parquet, write_parquet
 from verbalize.optimize.catalogue_reward import with_catalogue
-from verbalize.optimize.rewards import CATALOGUE, ConfiguredReward, Ranking
+from verbalize.optimize.rewards import CATALOGUE, ConfiguredReward, Ranking, Scored
 from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
@@ -44,7 +44,8 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     decisions = pl.concat(parts)
     write_parquet(decisions, context.folder / "decisions.parquet")
     traits = traits_of(recipe, context, recommender, examples, executed=True)
-    write_parquet(rewarded(recipe, decisions, texts, inputs["example_id"].to_list(), traits), context.folder / REWARDS)
+    ids = inputs["example_id"].to_list()
+    write_parquet(rewarded(candidate_scores(recipe, decisions, texts, ids, traits), ids), context.folder / REWARDS)
     return {
         "examples": len(examples),
         "users": examples["user_id"].n_unique(),
@@ -64,25 +65,32 @@ def headroom(decisions: pl.DataFrame, recommender: str) -> dict[str, float] | No
     }
 
 
-def rewarded(
+def candidate_scores(
     recipe: Recipe,
     decisions: pl.DataFrame,
     texts: Mapping[str, Sequence[str]],
     example_ids: Sequence[str],
     traits: TextTraitsOf,
-) -> pl.DataFrame:
-    """example_id, candidate, reward of every candidate of every example: the recipe's reward, ordered by example."""
+) -> dict[str, list[Scored]]:
+    """Candidate -> the recipe's reward of its text for every example, with its components."""
     grouped = decisions.sort("slate_index").group_by("example_id", "verbalizer").agg("scores", "target_index", "rank")
     rankings = {
         (example_id, name): [Ranking(np.array(one), target, rank) for one, target, rank in zip(*lists, strict=True)]
         for example_id, name, *lists in grouped.iter_rows()
     }
+    reward = ConfiguredReward(recipe.reward)
+    return {
+        name: reward(traits(example_ids, written), [rankings[example_id, name] for example_id in example_ids])
+        for name, written in texts.items()
+    }
+
+
+def rewarded(scores: Mapping[str, Sequence[Scored]], example_ids: Sequence[str]) -> pl.DataFrame:
+    """example_id, reward, candidate: of every candidate of every example, ordered by example."""
     tables = []
-    for name, written in texts.items():
-        mine = [rankings[example_id, name] for example_id in example_ids]
-        scored = ConfiguredReward(recipe.reward)(traits(example_ids, written), mine)
+    for name, scored in scores.items():
         rewards = [one.reward for one in scored]
-        tables.append(pl.DataFrame({"row": range(len(mine)), "example_id": example_ids, "reward": rewards}))
+        tables.append(pl.DataFrame({"row": range(len(scored)), "example_id": example_ids, "reward": rewards}))
         tables[-1] = tables[-1].with_columns(candidate=pl.lit(name))
     return pl.concat(tables).sort("row", maintain_order=True).drop("row")
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from recsys.logs.slates import draw_slates
-from recsys.recommenders.candidates import render_candidates
+from recsys.recommenders.candidates import CandidateDisplay, render_candidates
 from recsys.recommenders.language import LanguageRecommenderConfig, build_language_recommender
 from recsys.seeding import rng
 from recsys.storage import read_parquet, write_parquet
@@ -20,7 +20,11 @@ from verbalize.stages import data, learned_texts
 from verbalize.stages.cards import card_of
 from verbalize.verbalizers.actions import ActionConfig, execute, history_lengths
 from verbalize.verbalizers.base import verbalizer_inputs
+from verbalize.verbalizers.displays import DISPLAYS
 from verbalize.verbalizers.templates import TemplateVerbalizer
+
+if TYPE_CHECKING:
+    from recsys.models.loading import LanguageModel
 
 ADAPTER = "adapter"
 
@@ -48,8 +52,8 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         learned = written + [""] * (len(examples) - len(written))  # the others are never shown
     texts = training_texts(examples, rounds, config, recipe.policy.actions, learned)
     lm = load_language_model(recipe.recommender.model, recipe.recommender.dtype, device=recipe.recommender.device)
-    shown = render_candidates(log.items, recipe.candidates)
-    frames = LikelihoodRecommender(lm, shown, recipe.recommender)
+    renderings = [render_candidates(log.items, display) for display in displays_read(recipe)]
+    frames = LikelihoodRecommender(lm, renderings[0], recipe.recommender)
     model = add_lora(lm.model, config.lora, config.seed)
     ids = examples["example_id"].to_list()
 
@@ -58,6 +62,8 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         slate, target = drawn[ids[place], turn]
         framed = [frames.frame(text) for text in (texts[turn][place], "")]
         prefix, unconditional = encode_texts(lm.tokenizer, framed)
+        # By the place alone: a display that depended on the slate could point to its target.
+        shown = renderings[rng(config.seed, "displays", index).integers(len(renderings))]
         return TokenSlate(prefix, unconditional, frames.candidate_tokens([shown[item] for item in slate]), target)
 
     def on_step(row: dict[str, float]) -> None:
@@ -111,6 +117,13 @@ def training_texts(
     return rows
 
 
+def displays_read(recipe: Recipe) -> list[CandidateDisplay]:
+    """What candidates show while the recommender learns: where displays are compared, each in equal shares, since one
+    that it had never read would be compared at a disadvantage.
+    """
+    return list(DISPLAYS.values()) if recipe.policy.kind == "display" else [recipe.candidates]
+
+
 def identity(config: LanguageRecommenderConfig) -> dict[str, Any]:
     """The settings that decide scores. Sections of other modes, patience, consent, money and the name of the key's
     variable change none, so a stage's key leaves them out.
@@ -135,6 +148,8 @@ def training_identity(recipe: Recipe) -> dict[str, Any]:
     if described["method"] == "cross_entropy":
         for name in ("method", "answers", "scale_advantages"):
             del described[name]
+    if recipe.policy.kind == "display":
+        described["displays"] = list(DISPLAYS)
     return described
 
 
@@ -150,8 +165,16 @@ def own_facts(recommender: Any) -> dict[str, Any]:
     return {"recommender": recommender.report()} if hasattr(recommender, "report") else {}
 
 
-def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool = True) -> Any:
-    """The recipe's recommender, with the trained adapter if the run has one and `trained` asks for it."""
+def open_recommender(
+    recipe: Recipe,
+    inputs: Mapping[str, Path],
+    trained: bool = True,
+    display: CandidateDisplay | None = None,
+    lm: "LanguageModel | None" = None,
+) -> Any:
+    """The recipe's recommender, with the trained adapter if the run has one and `trained` asks for it. `display`: what
+    candidates show, None as the recipe says; `lm`: the model of one opened before, to share its weights.
+    """
     config: LanguageRecommenderConfig = recipe.recommender
     if trained and "recommender" in inputs:
         config = replace(config, adapter=str(inputs["recommender"] / ADAPTER))
@@ -161,7 +184,7 @@ def open_recommender(recipe: Recipe, inputs: Mapping[str, Path], trained: bool =
         name = "answers.sqlite" if config.mode == "remote" else "scores.sqlite"
         config = replace(config, cache=str(inputs["logs"].parents[1] / name))
     items = read_parquet(inputs["logs"] / "items.parquet")
-    recommender = build_language_recommender(config, render_candidates(items, recipe.candidates))
+    recommender = build_language_recommender(config, render_candidates(items, display or recipe.candidates), lm)
     if trained and "recommender" in inputs:
         recommender.name = f"{recommender.name}-trained"
     return recommender

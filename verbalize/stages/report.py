@@ -20,7 +20,7 @@ from recsys.evaluation import (
 from recsys.looks import LooksRegister
 from recsys.storage import read_json, read_parquet, write_text
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, ROLES, Recipe
+from verbalize.recipe import BEST_DISPLAY, LEARNED, ROLES, START, Recipe
 from verbalize.report.browser import example_views
 from verbalize.report.claims import Claim
 from verbalize.report.console import render_console
@@ -35,6 +35,7 @@ from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
 from verbalize.stages.notes import facts, sentences
 from verbalize.stages.report_texts import text_traits
 from verbalize.stages.templates import load_roles
+from verbalize.verbalizers.displays import DISPLAYS
 
 CURVES = (
     "reward",
@@ -43,6 +44,7 @@ CURVES = (
     "groups.dead_groups",
     "groups.mixed_groups",
     "groups.distinct_texts",
+    "curriculum.effective_prompts",
     "entropy",
     "kl",
     "text.characters",
@@ -123,7 +125,7 @@ def comparisons(
     whole = {claim.id for claim in recipe.evaluation.claims if claim.targets == "all"}
     done = {(one.a, one.b) for name, one in primary.items() if name in whole and not one.relative}
     others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.against]
-    others += recipe.evaluation.baselines
+    others += [*recipe.evaluation.baselines, *([BEST_DISPLAY, START, *DISPLAYS] if BEST_DISPLAY in roles else [])]
     for name in dict.fromkeys([*others, *([SHUFFLED] if recipe.evaluation.shuffled else [])]):
         one = against(LEARNED, name)
         if (one.a, one.b) not in done:
@@ -159,7 +161,7 @@ def slices(
     what the user knew of them, for the learned arm and its chosen rivals."""
     examples = pl.concat([read_parquet(context.inputs["examples"] / "examples.parquet")])
     examples = examples.filter(pl.col("example_id").is_in(decisions["example_id"].unique().implode()))
-    chosen = [LEARNED, roles["best_template"], roles["best_constant"]]
+    chosen = [LEARNED, roles["best_template"], roles.get(BEST_DISPLAY, roles["best_constant"])]
     mine = decisions.filter(pl.col("verbalizer").is_in(chosen), pl.col("recommender") == recommender)
     events = data.load_log(context.inputs["logs"]).events
     tables = [by_target_position(mine), by_history_length(examples), by_popularity_tercile(examples, events)]

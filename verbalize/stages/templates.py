@@ -74,6 +74,6 @@ def choose_roles(recipe: Recipe, scores: Mapping[str, float]) -> dict[str, str]:
 
 
 def load_roles(context: Context) -> dict[str, str]:
-    """The roles a templates stage chose."""
-    roles: dict[str, str] = read_json(context.inputs["templates"] / "roles.json")
-    return roles
+    """The roles a templates stage chose, and a pool of displays, where there is one."""
+    stages = [context.inputs[name] / "roles.json" for name in ("templates", "pool") if name in context.inputs]
+    return {role: name for path in stages if path.exists() for role, name in read_json(path).items()}

@@ -22,6 +22,7 @@ from recsys.storage import read_json
 from verbalize.config import build, plain
 from verbalize.pipeline import STORE, Stage, folder_of
 from verbalize.recipe import TRANSFERRED, Recipe
+from verbalize.recipe_display import refuse_display
 from verbalize.stages.experience import open_memory, showing
 from verbalize.stages.policy import trained_policies
 from verbalize.verbalizers.base import Verbalizer
@@ -95,6 +96,7 @@ def other_verbalizers(
     """(arm, seed, loader) of every policy of every other run, asked about the examples below `examples`."""
     for name, folder in against.items():
         run = finished_run(folder)
+        refuse_display(run.recipe, f"evaluation.against.{name} = {folder}: a run")
         memory = open_memory(run.recipe, run.stages, examples)
         for seed, load in trained_policies(run.recipe, run.stages["train"], name, memory):
             yield name, seed, load

@@ -186,8 +186,11 @@ class Sweep:
     def recipe(self, params: Mapping[str, Any] | None = None) -> "Recipe":
         """The recipe under these parameters, checked. Raises InputError as `load_recipe` does."""
         from verbalize.recipe import Recipe
+        from verbalize.recipe_display import refuse_display
 
-        return build(Recipe, override(self.values, assignments(params or {})))
+        recipe = build(Recipe, override(self.values, assignments(params or {})))
+        refuse_display(recipe, f"sweep {self.config.name}")
+        return recipe
 
     def command(self, params: Mapping[str, Any]) -> str:
         """The command line that runs this configuration on its own."""

@@ -16,6 +16,7 @@ from recsys.storage import read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.pipeline import Context, Progress, Stage, run_stages
 from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe_display import refuse_display
 from verbalize.stages import data, stages_of
 from verbalize.stages.evaluate import Texts, rank
 from verbalize.stages.recommender import identity, open_recommender, own_facts
@@ -38,6 +39,7 @@ def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: st
     """The folder of decisions.parquet, whose verbalizers are the writer's `crossed_arms`, read by the reader's
     recommender in `mode` (None: its own).
     """
+    refuse_display(writer.recipe, f"crossing of cell {writer.cell.id}")
     if mode is not None:
         recommender = replace(reader.recipe.recommender, mode=mode)
         reader = replace(reader, recipe=replace(reader.recipe, recommender=recommender))

@@ -12,20 +12,20 @@ from typing import Any
 import polars as pl
 
 from recsys.contracts import schema
-from verbalize.verbalizers.actions import ActionConfig, action_prompts
 from verbalize.verbalizers.rewrite import RewriteConfig, rewrite_messages
+from verbalize.verbalizers.slots import SlotConfig, slot_prompts
 
 _EVENTS = 128  # more than any recipe shows, so that a limit on what is shown is seen
 _CUTOFF = dt.datetime(2021, 1, 1, tzinfo=dt.UTC)
 
 
-def prompt_format(config: ActionConfig | RewriteConfig) -> str:
+def prompt_format(config: SlotConfig | RewriteConfig) -> str:
     """16 hexadecimal digits that change when the prompt of a policy with this configuration does."""
     shown: Any
-    if isinstance(config, ActionConfig):
-        shown = [action_prompts(_probe(), config), config.symbols]
-    else:
+    if isinstance(config, RewriteConfig):
         shown = rewrite_messages(_probe(), config)
+    else:
+        shown = [slot_prompts(_probe(), config), config.symbols]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
