@@ -12,8 +12,9 @@ from recsys.logs.impressions import click_events
 from recsys.logs.sources.columns import opened, sources_of, typed
 from recsys.logs.sources.files import collect, parts
 from recsys.logs.sources.mapping import LogMapping, TableMapping, load_mapping
+from recsys.logs.sources.passing import PassingEvents
 from recsys.logs.sources.plays import fold
-from recsys.logs.tables import RawLog
+from recsys.logs.tables import PassingLog, RawLog
 
 
 def read(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> RawLog:
@@ -42,6 +43,17 @@ def read(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> RawLog:
             parts.append(click_events(impressions, rules.impressions.event_type))
     events = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
     return RawLog(events.lazy(), items, _provenance(rules, root), rules.engaged, impressions, counts)
+
+
+def read_passing(path: Path | str, mapping: Path | str | Mapping[str, Any]) -> PassingLog:
+    """`read` of a mapping of `events`, and maybe items, that leaves the events in their files. Values are refused when
+    they pass by."""
+    rules = load_mapping(mapping)
+    root = Path(path)
+    assert rules.events is not None
+    items = _whole(rules.items, root, "items") if rules.items else None
+    events = PassingEvents(rules.events, root)
+    return PassingLog(events.read, events.schema, items, _provenance(rules, root), rules.engaged, events.left_out())
 
 
 def _provenance(rules: LogMapping, root: Path) -> dict[str, str]:
