@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recsys.logs.batches import passing_of
 from recsys.logs.buckets import canonicalise_bucketed
 from recsys.logs.coded import DAY_US
 from recsys.logs.engaged import EngagedConfig
@@ -29,7 +30,6 @@ CONFIG = ExamplesConfig(
     slate=SlateConfig("matched", 10),
 )
 TEMPLATES = ("titles", "titles_metadata", "concatenation", "recent_10")
-BUCKET_EVENTS = 4_000_000
 
 
 def popularity_before(log: Log, targets: pl.DataFrame) -> pl.Series:
@@ -90,9 +90,7 @@ def in_memory(folder: Path, out: Path) -> None:
 
 def bucketed(folder: Path, out: Path) -> None:
     """The same in bounded memory."""
-    raw = _raw(folder)
-    size = raw.events.select(pl.len()).collect().item()
-    log = canonicalise_bucketed(raw, out / "log", max(1, -(-size // BUCKET_EVENTS)))
+    log = canonicalise_bucketed(passing_of(_raw(folder)), out / "log")
     for number, (examples, _) in enumerate(examples_by_bucket(log, CONFIG)):
         _write(examples, out, number)
 
