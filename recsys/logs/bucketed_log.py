@@ -64,7 +64,7 @@ class BucketedLog:
 def event_files(events: Path) -> list[Path]:
     """The files of `events` (one, or a folder of them) in the order of their users. Raises FileNotFoundError."""
     if events.is_dir():
-        return sorted(events.glob("*.parquet"))
+        return sorted(path for path in events.glob("*.parquet") if not path.name.startswith("."))
     if not events.is_file():
         raise FileNotFoundError(events)
     return [events]

@@ -15,7 +15,8 @@ from recsys.errors import InputError
 from recsys.logs import buckets
 from recsys.storage import file_hash, read_json, read_parquet
 from verbalize.config import build, override
-from verbalize.pipeline import Context, stage_keys
+from verbalize.forget import forget
+from verbalize.pipeline import Context, is_done, stage_keys
 from verbalize.recipe import BASELINES, Recipe
 from verbalize.stages import baselines, data, log_files, stages_of
 
@@ -152,6 +153,19 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert done["logs"]["facts"] == expected["logs"]["facts"] and done["logs"]["resumed"]
     assert done["examples"]["facts"] == expected["examples"]["facts"]
     assert done["examples"]["files"] == expected["examples"]["files"]
+
+
+def test_a_user_is_forgotten_in_the_buckets(workshop: Workshop, tmp_path: Path, small_buckets: None) -> None:
+    stages = run(workshop.values, tmp_path, "engine=bucketed", until="examples").stages
+    before = log_files.load_log(stages["logs"]).events
+    gone = pl.col("user_id") == "quser0003"
+    assert len(before.filter(gone)) == 24
+    done = forget(["quser0003"], runs=[tmp_path])
+    assert not done.found.remaining and not done.found.elsewhere and {one.rows for one in done.removed} >= {24}
+    assert is_done(stages["logs"]) and is_done(stages["examples"])
+    (stages["logs"] / "events" / ".forget-00000.parquet").write_bytes(b"left by a forgetting that was killed")
+    assert log_files.load_log(stages["logs"]).events.equals(before.filter(~gone))
+    assert read_parquet(stages["examples"] / "examples.parquet").filter(gone).is_empty()
 
 
 def test_a_killed_run_may_be_finished_by_another_engine(
