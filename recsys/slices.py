@@ -34,17 +34,19 @@ def by_history_length(examples: pl.DataFrame, edges: Sequence[int] = (10, 20, 50
     return examples.select("example_id", pl.lit("history length").alias("slice"), level.alias("level"))
 
 
-def by_popularity_tercile(examples: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+def by_popularity_tercile(examples: pl.DataFrame, events: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Levels "1 rare", "2 middle", "3 popular": thirds of the examples by their target's number of events before
     each cutoff.
 
     Equal counts are kept together, so thirds may be uneven. `events` may hold later ones; they are not counted.
     """
     counts = (
-        examples.select("example_id", "cutoff_time", item_id="target_item_id")
-        .join(events.select("item_id", "event_time"), on="item_id", how="left")
+        examples.lazy()
+        .select("example_id", "cutoff_time", item_id="target_item_id")
+        .join(events.lazy().select("item_id", "event_time"), on="item_id", how="left")
         .group_by("example_id")
         .agg((pl.col("event_time") < pl.col("cutoff_time")).sum().alias("events"))
+        .collect(engine="streaming")
     )
     third = ((pl.col("events").rank("average") - 0.5) * 3 / pl.len()).floor().cast(pl.Int32).clip(0, 2)
     names = {0: "1 rare", 1: "2 middle", 2: "3 popular"}
@@ -54,14 +56,16 @@ def by_popularity_tercile(examples: pl.DataFrame, events: pl.DataFrame) -> pl.Da
     )
 
 
-def by_target_kind(examples: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+def by_target_kind(examples: pl.DataFrame, events: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Levels "1 discovery"; "2 known series", another episode of a series the user had touched; "3 again", the item
     itself had been touched before the cutoff. `events` may hold later ones; they are not looked at.
     """
     touched = (
-        examples.select("example_id", "user_id", "cutoff_time", item_id="target_item_id")
-        .join(events.select("user_id", "item_id", "event_time"), on=["user_id", "item_id"])
+        examples.lazy()
+        .select("example_id", "user_id", "cutoff_time", item_id="target_item_id")
+        .join(events.lazy().select("user_id", "item_id", "event_time"), on=["user_id", "item_id"])
         .filter(pl.col("event_time") < pl.col("cutoff_time"))
+        .collect(engine="streaming")
     )
     again = pl.col("example_id").is_in(touched["example_id"].unique().implode())
     level = pl.when("is_discovery").then(pl.lit("1 discovery")).when(again).then(pl.lit("3 again"))

@@ -5,13 +5,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from recsys.errors import CorruptFileError, InputError
+
+WHOLE_ROWS = 100_000
+_GROUP_ROWS = 20_000
 
 
 @contextlib.contextmanager
@@ -49,10 +52,33 @@ def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
             raise OSError(str(error)) from error
 
 
-def read_parquet(path: Path | str) -> pl.DataFrame:
-    """Read a whole file. Raises CorruptFileError naming the file when it is not Parquet."""
+def join_parquet(paths: Sequence[Path], path: Path | str) -> None:
+    """Write the rows of several files of one schema, one behind another, atomically and in bounded memory. A table of
+    at most `WHOLE_ROWS` is written in one piece, so its bytes are those of `write_parquet`."""
+    if sum(pl.scan_parquet(one, glob=False).select(pl.len()).collect().item() for one in paths) <= WHOLE_ROWS:
+        return write_parquet(pl.concat([read_parquet(one) for one in paths]).rechunk(), path)
+    with replacing(path) as temporary:
+        try:
+            pl.scan_parquet(list(paths), glob=False).sink_parquet(temporary, row_group_size=_GROUP_ROWS)
+        except pl.exceptions.ComputeError as error:
+            raise OSError(str(error)) from error
+
+
+def read_parquet(
+    path: Path | str,
+    columns: Sequence[str] | None = None,
+    where: pl.Expr | None = None,
+    start: int = 0,
+    rows: int | None = None,
+) -> pl.DataFrame:
+    """Read a file: whole, or these columns of the rows that meet `where` among `rows` from `start` on; what is left out
+    takes no memory. Raises CorruptFileError naming the file when it is not Parquet."""
     try:
-        return pl.read_parquet(path)
+        if columns is None and where is None and not start and rows is None:
+            return pl.read_parquet(path)
+        held = pl.scan_parquet(path, glob=False).slice(start, rows)
+        held = held if where is None else held.filter(where)
+        return (held if columns is None else held.select(columns)).collect(engine="streaming")
     except FileNotFoundError:
         raise
     except Exception as error:

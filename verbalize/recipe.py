@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from recsys.errors import InputError
 from recsys.logs.examples import ExamplesConfig
-from recsys.logs.sources import SourceConfig
+from recsys.logs.sources import SourceConfig, read_whole
 from recsys.models.settings import LoraSettings
 from recsys.recommenders.candidates import CandidateDisplay
 from recsys.recommenders.ease import EaseConfig
@@ -202,8 +202,9 @@ class Recipe:
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    engine: Literal["local", "ray"] = "local"
-    """Where examples are built: in this process, or by Ray over buckets of users. Same tables, so no stage's key."""
+    engine: Literal["local", "bucketed", "ray"] = "local"
+    """How the log is made canonical and examples are built: whole, in memory; one bucket of users after the other, for
+    logs larger than memory; or several buckets at once, by Ray. Same tables, so no stage's key."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -239,6 +240,8 @@ class Recipe:
                 "takes the policy's weights over from a GPU",
                 "set policy.device: cuda, or train.vllm: null",
             )
+        if self.engine == "bucketed":
+            self._check_bucketed()
         if self.dpo:
             self.dpo.check(self.train)
         if self.experience:
@@ -263,6 +266,22 @@ class Recipe:
             check_display(self)
         self._check_catalogue()
         self._check_arms()
+
+    def _check_bucketed(self) -> None:
+        """Refuse what a recipe alone tells; what its mapping tells, the logs stage refuses before it reads an event."""
+        kind, policy = self.source.kind, self.examples.slate.policy
+        if kind in ("store", "mind"):
+            raise InputError(
+                f"engine bucketed with source.kind {kind}",
+                read_whole(self.source),
+                "set engine: local, or name files of events (source.kind: table)",
+            )
+        if policy == "logged":
+            raise InputError(
+                f"engine bucketed with examples.slate.policy {policy}",
+                "needs impressions, and a log that has them is read whole",
+                "set engine: local, or another slate.policy",
+            )
 
     def _check_catalogue(self) -> None:
         """What needs every item scored is refused where a language model would have to read each of them."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recsys.logs.batches import passing_of
 from recsys.logs.buckets import canonicalise_bucketed
 from recsys.logs.coded import DAY_US
 from recsys.logs.engaged import EngagedConfig
@@ -28,7 +29,6 @@ CONFIG = ExamplesConfig(
     slate=SlateConfig("matched", 10),
 )
 TEMPLATES = ("titles", "titles_metadata", "concatenation", "recent_10")
-BUCKET_EVENTS = 4_000_000
 ORDERED = "read, clean, de-duplicate, order"
 
 
@@ -91,9 +91,7 @@ def in_memory(folder: Path, out: Path) -> dict[str, float]:
 def bucketed(folder: Path, out: Path) -> dict[str, float]:
     """The same in bounded memory. Returns seconds per step."""
     lap = Laps()
-    raw = _raw(folder)
-    size = raw.events.select(pl.len()).collect().item()
-    log = canonicalise_bucketed(raw, out / "log", max(1, -(-size // BUCKET_EVENTS)))
+    log = canonicalise_bucketed(passing_of(_raw(folder)), out / "log")
     lap(ORDERED)
     statistics = global_statistics(log, CONFIG)
     for number, path in enumerate(log.paths):

@@ -3,111 +3,133 @@
 What an example needs of other users is small and global: the split times and the popularity by day (`Statistics`, and
 item vectors where slates are retrieved). It is computed first; then each bucket of users is worked on alone
 (`bucket_examples`), by whatever engine runs the function over the buckets. The tables are equal to those of
-`build_examples` for any number of buckets and any engine.
+`build_examples` and `draw_slates` for any number of buckets and any engine.
 """
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from recsys.logs.buckets import BucketedLog, Run, loaded, split_users, summed
+from recsys.logs.bucketed_log import Bucket, BucketedLog, loaded
+from recsys.logs.buckets import PARTS, summed
 from recsys.logs.coded import DAY_US
-from recsys.logs.examples import (
-    ExamplesConfig,
-    Statistics,
-    bucket_examples,
-    refuse_no_examples,
-    statistics_of,
-)
+from recsys.logs.engines import Run
+from recsys.logs.examples import ExamplesConfig, Statistics, bucket_examples, refuse_no_examples
+from recsys.logs.popularity import Popularity, added
 from recsys.logs.slates import ItemVectors, draw_counted
 from recsys.logs.splits import split_times_at
-from recsys.logs.tables import Log
+from recsys.storage import join_parquet, read_json, write_json, write_parquet
 
-Tables = tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]
+TABLES = ("examples.parquet", "slates.parquet")
+
+
+def total_popularity(log: BucketedLog, run: Run | None = None) -> Popularity:
+    """The popularity of the whole log: a pass over items and times."""
+    items = log.items.select("item_id").with_row_index("item")
+    return added(list((run or Run())(functools.partial(_popularity, items=items), log.buckets)))
 
 
 def global_statistics(log: BucketedLog, config: ExamplesConfig, run: Run | None = None) -> Statistics:
     """`Statistics` of all buckets. A split time given as a share costs a pass over the events of one day."""
-    days, events = log.popularity.by_day()
+    touched = total_popularity(log, run)
+    days, events = touched.by_day()
     ends = np.cumsum(events)
 
     def at(share: float) -> dt.datetime:
         place = int((int(ends[-1]) - 1) * share)  # as pl.Series.quantile with interpolation "lower"
         day = int(np.searchsorted(ends, place, side="right"))
-        parts = (run or Run())(functools.partial(_times_on, day=int(days[day])), log.paths)
+        parts = (run or Run())(functools.partial(_times_on, day=int(days[day])), log.buckets)
         times = np.concatenate(list(parts))
         within = place - (int(ends[day]) - int(events[day]))
         return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
             microseconds=int(np.partition(times, within)[within])
         )
 
-    return Statistics(split_times_at(at, config.split), log.popularity)
+    return Statistics(split_times_at(at, config.split), touched)
 
 
 def examples_by_bucket(
-    log: BucketedLog,
-    config: ExamplesConfig,
-    vectors: ItemVectors | None = None,
-    run: Run | None = None,
-    statistics: Statistics | None = None,
+    log: BucketedLog, config: ExamplesConfig, vectors: ItemVectors | None = None, run: Run | None = None
 ) -> Iterator[tuple[pl.DataFrame, dict[str, int]]]:
     """(examples, counts) of one bucket after the other; some may hold none. Nothing is kept: the caller writes them."""
-    statistics = statistics or global_statistics(log, config, run)
+    statistics = global_statistics(log, config, run)
     work = functools.partial(bucket_examples, statistics=statistics, config=config, vectors=vectors)
-    return (run or Run())(loaded(log, work), log.paths)
+    return (run or Run())(loaded(log, work), log.buckets)
 
 
-def build_examples_bucketed(
-    log: BucketedLog, config: ExamplesConfig, vectors: ItemVectors | None = None, run: Run | None = None
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """`build_examples` by buckets: the same table and counts. The table itself must fit in memory; where it does not,
-    write what `examples_by_bucket` yields."""
-    parts = list(examples_by_bucket(log, config, vectors, run))
-    counts = summed([part for _, part in parts])
-    refuse_no_examples(counts, config, log.engaged, log.counts["events_kept"])
-    return _by_user([examples for examples, _ in parts]), counts
+def write_tables(
+    log: BucketedLog,
+    config: ExamplesConfig,
+    n_slates: int,
+    folder: Path,
+    vectors: ItemVectors | None = None,
+    run: Run | None = None,
+) -> dict[str, int]:
+    """Write FOLDER/examples.parquet (of `build_examples`) and FOLDER/slates.parquet (`draw_slates`: `n_slates` redrawn
+    ones of each example that is not a test user's); returns the counts. Neither table has to fit in memory.
 
-
-def example_tables(
-    log: Log, config: ExamplesConfig, n_slates: int, run: Run, buckets: int, vectors: ItemVectors | None = None
-) -> Tables:
-    """(examples, `n_slates` redrawn slates of each that is not a test user's, counts) of a log in memory, its users
-    dealt over `buckets` tasks: equal to `build_examples` and `draw_slates`."""
-    work: Callable[[Log], Tables] = functools.partial(
-        _tables, statistics=statistics_of(log, config), config=config, n_slates=n_slates, vectors=vectors
+    Each bucket's share goes to FOLDER/parts first; a call with the same arguments goes on from those that a killed one
+    finished. Every process of `run` must reach the folder. Raises InputError when no example is left.
+    """
+    parts, tables = folder / PARTS, [folder / name for name in TABLES]
+    notes = [parts / f"{Path(one.path).stem}-{one.start}-{one.rows}.json" for one in log.buckets]
+    if all(path.exists() for path in (*tables, *notes)):
+        return summed(read_json(note) for note in notes)
+    statistics = global_statistics(log, config, run)
+    work = functools.partial(
+        _write_part, log=log, statistics=statistics, config=config, n_slates=n_slates, vectors=vectors
     )
-    parts = list(run(work, split_users(log, buckets)))
-    counts = summed([part for _, _, part in parts])
-    refuse_no_examples(counts, config, log.engaged, len(log.events))
-    examples = _by_user([part for part, _, _ in parts])
-    slates = pl.concat([part for _, part, _ in parts])
-    place = examples.select("example_id").with_row_index("_place")
-    slates = slates.join(place, on="example_id", how="left", maintain_order="left").sort("_place", maintain_order=True)
-    return examples, slates.drop("_place").rechunk(), counts
+    counts = summed((run or Run())(work, list(zip(log.buckets, map(str, notes), strict=True))))
+    refuse_no_examples(counts, config, log.engaged, log.events)
+    for table in tables:
+        join_parquet([_part(note, table.name) for note in notes], table)
+    for part in parts.glob("*.parquet"):
+        part.unlink()
+    return counts
 
 
-def _tables(
-    log: Log, statistics: Statistics, config: ExamplesConfig, n_slates: int, vectors: ItemVectors | None
-) -> Tables:
-    examples, counts = bucket_examples(log, statistics, config, vectors)
-    seen = examples.filter(pl.col("split") != "test")
-    slates, _ = draw_counted(seen, log, config.slate, n_slates, config.seed, vectors, statistics.popularity)
-    return examples, slates, counts
+def _write_part(
+    place: tuple[Bucket, str],
+    log: BucketedLog,
+    statistics: Statistics,
+    config: ExamplesConfig,
+    n_slates: int,
+    vectors: ItemVectors | None,
+) -> dict[str, int]:
+    """Write the tables of one bucket, then its counts, unless a killed call has."""
+    bucket, note = place[0], Path(place[1])
+    if not note.exists() or not all(_part(note, name).exists() for name in TABLES):
+        held = log.bucket(bucket)
+        examples, counts = bucket_examples(held, statistics, config, vectors)
+        seen = examples.filter(pl.col("split") != "test")
+        slates, _ = draw_counted(seen, held, config.slate, n_slates, config.seed, vectors, statistics.popularity)
+        for name, table in zip(TABLES, (examples, slates), strict=True):
+            write_parquet(table.rechunk(), _part(note, name))
+        write_json(counts, note)
+    found: dict[str, int] = read_json(note)
+    return found
 
 
-def _by_user(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """One table in the order of a whole log: no user is in two parts, and each part is in order."""
-    return pl.concat(parts).sort("user_id", maintain_order=True).rechunk()
+def _part(note: Path, table: str) -> Path:
+    return note.with_name(f"{note.stem}-{table}")
 
 
-def _times_on(path: str, day: int) -> np.ndarray:
+def _popularity(bucket: Bucket, items: pl.DataFrame) -> Popularity:
+    """Events of a bucket by day and item; `items` holds item_id and item, the row of the catalogue."""
+    day = pl.col("event_time").dt.epoch("us").floordiv(DAY_US)
+    cells = bucket.scan().select("item_id", day.alias("day")).group_by("item_id", "day").len()
+    found = cells.join(items.lazy(), on="item_id").select("day", "item", "len").sort("day", "item").collect()
+    return Popularity(
+        found["day"].to_numpy(), found["item"].to_numpy(), found["len"].cast(pl.Int64).to_numpy(), len(items)
+    )
+
+
+def _times_on(bucket: Bucket, day: int) -> np.ndarray:
     """The times of a bucket's events on one day, int64 microseconds."""
-    times = pl.scan_parquet(path).select(pl.col("event_time").dt.epoch("us").alias("time"))
-    return (
-        times.filter(pl.col("time").is_between(day * DAY_US, (day + 1) * DAY_US, closed="left"))
-        .collect()["time"]
-        .to_numpy()
-    )
+    times = bucket.scan().select(pl.col("event_time").dt.epoch("us").alias("time"))
+    wanted = pl.col("time").is_between(day * DAY_US, (day + 1) * DAY_US, closed="left")
+    return times.filter(wanted).collect()["time"].to_numpy()

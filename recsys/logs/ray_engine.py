@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from recsys.errors import InputError
-from recsys.logs.buckets import Given, Made, Run
+from recsys.logs.engines import Given, Made, Run
 
 
 class RayRun(Run):
@@ -43,6 +43,11 @@ class RayRun(Run):
     def parallelism(self) -> int:
         """How many tasks run at once."""
         return max(int(self.ray.cluster_resources().get("CPU", 1)), 1)
+
+    @property
+    def tasks(self) -> int:
+        """Several a CPU: users are dealt evenly, what they cost is not."""
+        return 4 * self.parallelism
 
     def __call__(self, function: Callable[[Given], Made], arguments: Iterable[Given]) -> Iterator[Made]:
         """Results in the order of the arguments; an error of a task is raised here as itself."""

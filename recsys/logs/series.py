@@ -5,14 +5,18 @@ histories, slates and candidates alike.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from recsys import contracts
 from recsys.errors import InputError
+from recsys.logs.batches import derived_catalogue
 from recsys.logs.items import derived_items
-from recsys.logs.tables import RawLog
+from recsys.logs.tables import PassingLog, RawLog
 from recsys.logs.text import clean
+
+_DESCRIBED = [name for name in contracts.schema("items") if name != "item_id"]
 
 
 def rolled_up(raw: RawLog) -> RawLog:
@@ -22,7 +26,26 @@ def rolled_up(raw: RawLog) -> RawLog:
     is missing), its genres and tags are the episodes' together, its year and available_from their earliest. A runtime
     is an episode's, so series have none; completions stay as they were. Raises InputError when no item has a parent.
     """
-    items = derived_items(raw.events.collect()) if raw.items is None else raw.items
+    catalogue, to_parent, counts = _with_series(derived_items(raw.events.collect()) if raw.items is None else raw.items)
+    impressions = raw.impressions if raw.impressions is None else _lifted(raw.impressions.lazy(), to_parent).collect()
+    events = _lifted(raw.events, to_parent).drop(_DESCRIBED, strict=False)
+    return dataclasses.replace(raw, events=events, items=catalogue, impressions=impressions, counts=raw.counts | counts)
+
+
+def rolled_up_passing(log: PassingLog) -> PassingLog:
+    """`rolled_up` of a log that passes by."""
+    catalogue, to_parent, counts = _with_series(derived_catalogue(log) if log.items is None else log.items)
+
+    def read(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for batch in log.read([*{"item_id": None, **dict.fromkeys(columns)}]):
+            yield _lifted(batch.lazy(), to_parent).select(columns).collect()
+
+    schema = pl.Schema({name: dtype for name, dtype in log.schema.items() if name not in _DESCRIBED})
+    return dataclasses.replace(log, read=read, schema=schema, items=catalogue, counts=log.counts | counts)
+
+
+def _with_series(items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+    """The catalogue with series for episodes; item_id and `_parent` of each episode; how many of both."""
     items = contracts.conform(items, "items").with_columns(clean(pl.col("item_id")), clean(pl.col("parent_id")))
     episodes = items.filter(pl.col("parent_id").is_not_null() & (pl.col("parent_id") != pl.col("item_id")))
     if episodes.is_empty():
@@ -35,12 +58,8 @@ def rolled_up(raw: RawLog) -> RawLog:
     others = items.join(episodes.select("item_id"), on="item_id", how="anti")
     series = _series(parents).join(others.select("item_id"), on="item_id", how="anti")
     catalogue = pl.concat([others, contracts.conform(series, "items")], how="diagonal_relaxed")
-    to_parent = parents.select("item_id", pl.col("parent_id").alias("_parent"))
-    impressions = raw.impressions if raw.impressions is None else _lifted(raw.impressions.lazy(), to_parent).collect()
-    described = [name for name in contracts.schema("items") if name != "item_id"]
-    events = _lifted(raw.events, to_parent).drop(described, strict=False)
-    counts = raw.counts | {"items_rolled_up": len(parents), "series": parents["parent_id"].n_unique()}
-    return dataclasses.replace(raw, events=events, items=catalogue, impressions=impressions, counts=counts)
+    counts = {"items_rolled_up": len(parents), "series": parents["parent_id"].n_unique()}
+    return catalogue, parents.select("item_id", pl.col("parent_id").alias("_parent")), counts
 
 
 def _lifted(rows: pl.LazyFrame, to_parent: pl.DataFrame) -> pl.LazyFrame:

@@ -1,6 +1,7 @@
-"""The two shapes of a log: as a source hands it over, and canonical."""
+"""The shapes of a log: as a source hands it over, whole or in batches, and canonical."""
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -26,6 +27,22 @@ class RawLog:
     """What was shown, in the columns of `data_schemas/impressions.yaml`; None where the log does not say."""
     counts: dict[str, int] = field(default_factory=dict)
     """What the source itself dropped, folded or inferred, and how often."""
+
+
+@dataclass(frozen=True)
+class PassingLog:
+    """A `RawLog` without impressions whose events are never all in memory.
+
+    `read(columns)` yields them from the first on, whenever it is called: batches of the source's size, in order, with
+    these of the columns in `schema`.
+    """
+
+    read: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+    schema: pl.Schema
+    items: pl.DataFrame | None
+    provenance: dict[str, str] = field(default_factory=dict)
+    engaged: EngagedConfig | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from impressions_factory import ITEMS, START, Page, hour, log_of, shown_frame
 
 from recsys.errors import ContractError, InputError
+from recsys.logs.bucketed_log import BucketedLog, buckets_in
 from recsys.logs.events import canonicalise
 from recsys.logs.examples import ExamplesConfig, build_examples
 from recsys.logs.impressions import carried, click_events
-from recsys.logs.slates import SlateConfig, draw_counted
+from recsys.logs.partitioned import write_tables
+from recsys.logs.slates import SlateConfig, draw_counted, draw_slates
 from recsys.logs.sources import SourceConfig, read_log
 from recsys.logs.splits import SplitConfig
 from recsys.logs.tables import Log, RawLog
+from recsys.storage import read_parquet, write_parquet
 
 MAPPING = Path(__file__).parents[2] / "experiments/mappings/impressions.yaml"
 
@@ -31,6 +34,30 @@ def queries(log: Log) -> pl.DataFrame:
         cutoff_time="event_time",
         target_item_id="item_id",
     )
+
+
+def test_buckets_hold_the_impressions_of_their_users(tmp_path: Path) -> None:
+    """A log read whole may be worked on by buckets all the same (`engine: ray`)."""
+    generator = np.random.default_rng(0)
+    pages: list[Page] = [
+        (f"u{user}", at, generator.permutation(ITEMS)[:5].tolist(), {int(generator.integers(5))})
+        for user in range(9)
+        for at in range(0, 60, 3)
+    ]
+    log = log_of(pages)
+    split = SplitConfig(0.4, 0.3, 0.3, hour(30).isoformat(), hour(40).isoformat())
+    config = ExamplesConfig(history_min=1, split=split, discovery_only=False, slate=SlateConfig("logged", 4))
+    expected, counts = build_examples(log, config)
+    redrawn = draw_slates(expected.filter(pl.col("split") != "test"), log, config.slate, 2, config.seed)
+    assert log.impressions is not None and len(expected) > 20 and counts["slates_logged_cut"]
+    write_parquet(log.events, tmp_path / "events.parquet")
+    write_parquet(log.impressions, tmp_path / "impressions.parquet")
+    buckets = buckets_in(tmp_path / "events.parquet", 40)
+    bucketed = BucketedLog(buckets, log.items, log.engaged, str(tmp_path / "impressions.parquet"))
+    assert len(buckets) > 3
+    assert write_tables(bucketed, config, 2, tmp_path) == counts
+    assert read_parquet(tmp_path / "examples.parquet").equals(expected)
+    assert read_parquet(tmp_path / "slates.parquet").equals(redrawn)
 
 
 def slates(log: Log, size: int, n_slates: int = 1, examples: pl.DataFrame | None = None) -> dict[str, list[list[str]]]:

@@ -11,13 +11,15 @@ import polars as pl
 import pytest
 
 from recsys.errors import InputError
+from recsys.logs.batches import passing_of
+from recsys.logs.bucketed_log import BucketedLog
 from recsys.logs.buckets import canonicalise_bucketed
 from recsys.logs.examples import build_examples
-from recsys.logs.partitioned import build_examples_bucketed, example_tables
+from recsys.logs.partitioned import write_tables
 from recsys.logs.ray_engine import RayRun
 from recsys.logs.slates import SlateConfig, draw_slates
 from recsys.logs.splits import SplitConfig
-from recsys.logs.tables import RawLog
+from recsys.logs.tables import Log, RawLog
 from recsys.storage import file_hash, write_parquet
 
 SPLIT = SplitConfig(train=0.4, validation=0.3, test=0.3, train_until="55%", validate_until="75%")
@@ -41,38 +43,32 @@ def rows() -> list[tuple[int, int, int, int]]:
     ]
 
 
-def assert_same_bytes(found: pl.DataFrame, expected: pl.DataFrame, folder: Path) -> None:
-    write_parquet(found, folder / "found.parquet")
-    write_parquet(expected.rechunk(), folder / "expected.parquet")
-    assert file_hash(folder / "found.parquet") == file_hash(folder / "expected.parquet")
+def canonicalised(folder: Path, run: RayRun) -> tuple[Log, BucketedLog]:
+    """The same log whole and in several buckets, the latter made by Ray."""
+    log = factory.make_log(rows())
+    raw = RawLog(factory.events_frame(rows()).lazy(), factory.catalogue(), {}, log.engaged)
+    bucketed = canonicalise_bucketed(passing_of(raw), folder, run, bucket_events=80, batch_rows=100)
+    assert bucketed.counts == log.counts and len(bucketed.buckets) > 3
+    assert pl.concat([bucketed.bucket(bucket).events for bucket in bucketed.buckets]).equals(log.events)
+    return log, bucketed
 
 
 def test_tables_are_byte_identical(two_cpus: RayRun, tmp_path: Path) -> None:
-    assert two_cpus.parallelism == 2
-    log = factory.make_log(rows())
-    config = factory.small_config("matched", split=SPLIT, targets_per_user=5)
-    whole, expected_counts = build_examples(log, config)
-    expected_slates = draw_slates(whole.filter(pl.col("split") != "test"), log, config.slate, 2, config.seed)
-    examples, slates, counts = example_tables(log, config, 2, two_cpus, buckets=5)
-    assert_same_bytes(examples, whole, tmp_path)
-    assert_same_bytes(slates, expected_slates, tmp_path)
-    assert counts == expected_counts
+    assert two_cpus.parallelism == 2 and two_cpus.tasks == 8
+    log, bucketed = canonicalised(tmp_path / "log", two_cpus)
+    for policy in ("matched", "popularity"):
+        config = factory.small_config(policy, split=SPLIT, targets_per_user=5)
+        whole, counts = build_examples(log, config)
+        slates = draw_slates(whole.filter(pl.col("split") != "test"), log, config.slate, 2, config.seed)
+        assert write_tables(bucketed, config, 2, tmp_path / policy, run=two_cpus) == counts
+        for name, expected in (("examples", whole), ("slates", slates)):
+            write_parquet(expected.rechunk(), tmp_path / f"{name}.parquet")
+            assert file_hash(tmp_path / policy / f"{name}.parquet") == file_hash(tmp_path / f"{name}.parquet")
 
 
-def test_buckets_on_disk_pass_through_ray(two_cpus: RayRun, tmp_path: Path) -> None:
-    log = factory.make_log(rows())
-    config = factory.small_config("popularity", split=SPLIT)
-    raw = RawLog(factory.events_frame(rows()).lazy(), factory.catalogue(), {}, log.engaged)
-    bucketed = canonicalise_bucketed(raw, tmp_path / "log", 4, run=two_cpus, batch_rows=100)
-    assert bucketed.counts == log.counts
-    examples, counts = build_examples_bucketed(bucketed, config, run=two_cpus)
-    whole, expected_counts = build_examples(log, config)
-    assert_same_bytes(examples, whole, tmp_path)
-    assert counts == expected_counts
-
-
-def test_a_refusal_in_a_task_is_the_callers(two_cpus: RayRun) -> None:
+def test_a_refusal_in_a_task_is_the_callers(two_cpus: RayRun, tmp_path: Path) -> None:
     config = factory.small_config(slate=SlateConfig(policy="uniform", size=70))
+    _, bucketed = canonicalised(tmp_path / "log", two_cpus)
     with pytest.raises(InputError, match="a slate of 70 needs 69 negatives") as caught:
-        example_tables(factory.make_log(rows()), config, 1, two_cpus, buckets=3)
+        write_tables(bucketed, config, 1, tmp_path, run=two_cpus)
     assert type(caught.value) is InputError

@@ -9,6 +9,8 @@ import pytest
 from conftest import Workshop
 from tiny_run import write_log
 
+from recsys.logs.bucketed_log import BUCKET_EVENTS
+from recsys.logs.user_ranges import SAMPLE
 from recsys.storage import read_json
 from verbalize import cli
 
@@ -122,7 +124,7 @@ def test_marked_commands_run(
             "paper/figures/arms.pdf",
         ],
         "sweep": ["runs/sweeps/shop-sweep/sweep.html", "sweep-paper/sweep.html", "sweep-paper/tables/trials.csv"],
-        "gpu-and-cluster": [],
+        "gpu-and-cluster": ["runs-bucketed/shop/manifest.json"],
         "events-that-keep-arriving": ["store/manifest.json", "runs/shop-store/manifest.json"],
     }
     for name in written[guide]:
@@ -156,3 +158,22 @@ def test_links_between_guides_lead_somewhere() -> None:
     for path in GUIDES.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_plan_for_a_large_log_follows_from_its_record() -> None:
+    record = read_json(GUIDES.parent / "results" / "logs_at_scale_100000000.json")
+    (run,) = (one for one in record["runs"] if one["arm"] == "bucketed")
+    each = run["seconds"] * record["threads"] / record["events"]
+    hours = 1e11 * each / 3600
+    text = (GUIDES / "gpu-and-cluster.md").read_text(encoding="utf-8")
+    for stated in (
+        f"took {run['seconds']:,.0f} s on {record['threads']} cores and {run['peak_gb']:.1f} GB",
+        f"seconds × threads / events = {each * 1e6:.1f} µs",
+        f"| buckets of 4 million events | {1e11 / BUCKET_EVENTS:,.0f} |",
+        f"10^11 × {each * 1e6:.1f} µs / 3,600 | {hours:,.0f} |",
+        f"0.05 USD per core-hour (put your price here) | {hours * 0.05:,.0f} USD |",
+        f"wall time on 512 cores, buckets even | {hours / 512:.1f} hours |",
+        f"at {run['peak_gb'] * 1e6 / BUCKET_EVENTS:.1f} kB per event",
+        f"sample's\n  {SAMPLE:,} users",
+    ):
+        assert stated in text, stated

@@ -25,6 +25,7 @@ from verbalize.report.store import FILE, load
 from verbalize.report.tables import frames_of
 from verbalize.runs import RunResult
 from verbalize.stages import data, full_catalogue, stages_of
+from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import open_recommender
 
 WHOLE = "evaluation.full_catalogue=true"
@@ -89,7 +90,7 @@ def test_pool_and_training_are_paid_by_the_whole_catalogue(workshop: Workshop, d
     recipe = recipe_of(workshop.values, *by_encoder(workshop))
     recommender = open_recommender(recipe, result.stages)
     examples = data.training_sample(recipe, result.stages["examples"])
-    eligible = Eligible(examples, data.load_log(result.stages["logs"]))
+    eligible = Eligible(examples, load_log(result.stages["logs"]))
     rollouts = pl.concat(pl.read_ndjson(path) for path in sorted(result.stages["train"].rglob("rollouts/step-*.jsonl")))
     assert len(rollouts) == 2 * 2 * 4 and rollouts["reward"].n_unique() > 4
     for example_id, text, reward, component in rollouts.select("example_id", "text", "reward", CATALOGUE).iter_rows():
@@ -126,7 +127,7 @@ def test_every_arm_ranks_every_target_among_all_that_competes(
 
     context = Context(result.folder, result.stages)
     examples = full_catalogue.evaluated(recipe, context)
-    eligible = Eligible(examples, data.load_log(result.stages["logs"]))
+    eligible = Eligible(examples, load_log(result.stages["logs"]))
     recommender = open_recommender(recipe, result.stages)
     texts = aligned_texts(examples, read_parquet(result.stages["evaluate"] / "verbalizations.parquet"), "learned@1")
     mine = ranks.filter(verbalizer="learned", seed=1)

@@ -10,6 +10,7 @@ from verbalize.config import build
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import data
+from verbalize.stages.log_files import load_log
 
 SHOWN = "request,user,item,at,label\nr1,a,x,1577836800,0\nr1,a,y,1577836800,1\nr2,b,x,1577836900,1\n"
 MAPPING = {
@@ -39,7 +40,7 @@ def test_impressions_are_written_and_loaded(tmp_path: Path) -> None:
     (tmp_path / "shown.csv").write_text(SHOWN)
     out = tmp_path / "stage"
     counts = data.run_logs(recipe(tmp_path), Context(out, {}))
-    log = data.load_log(out)
+    log = load_log(out)
     assert log.impressions is not None and len(log.impressions) == counts["impression_rows_kept"] == 3
     assert log.engaged is not None and log.engaged.event_types == ("click",)
     assert len(log.events) == counts["events_kept"] == 2
@@ -68,5 +69,5 @@ def test_rolling_up_is_another_configuration(tmp_path: Path) -> None:
     plain, rolled = recipe(tmp_path), recipe(tmp_path, roll_up=True)
     assert data.logs_config(plain) != data.logs_config(rolled)
     data.run_logs(rolled, Context(tmp_path / "stage", {}))
-    log = data.load_log(tmp_path / "stage")
+    log = load_log(tmp_path / "stage")
     assert log.impressions is not None and set(log.impressions["item_id"]) == {"s", "y"} == set(log.items["item_id"])

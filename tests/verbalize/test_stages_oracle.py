@@ -19,6 +19,7 @@ from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
 from verbalize.stages import data, oracle
 from verbalize.stages.evaluate import SHUFFLED
+from verbalize.stages.log_files import load_log
 from verbalize.verbalizers.actions import (
     DROP,
     DROP_METADATA,
@@ -230,5 +231,5 @@ def test_targets_of_no_kind_are_refused(simulated: tuple[RunResult, Recorder, Pa
     assert data.of_targets(only, result.stages, "discovery").equals(only)
     with pytest.raises(InputError, match="targets known: none of 3 examples"):
         data.of_targets(only, result.stages, "known")
-    assert EngagedConfig(completion_at_least=0.5) == data.load_log(result.stages["logs"]).engaged
+    assert EngagedConfig(completion_at_least=0.5) == load_log(result.stages["logs"]).engaged
     assert SHUFFLED in set(read_parquet(result.stages["evaluate"] / "decisions.parquet")["verbalizer"])

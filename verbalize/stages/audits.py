@@ -9,7 +9,7 @@ import polars as pl
 from recsys.logs.slates import count_future_favourites
 from recsys.recommenders.candidates import slates_hash
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages.log_files import load_log
 from verbalize.verbalizers.faithfulness import faithfulness, mentions_target_or_slate
 
 
@@ -25,7 +25,7 @@ def audits(
     A negative that the user touches after the cutoff stays: removing it would let the future choose the slate. A
     mention of the target can only come from another item of the same title, or from a rewriting model's guess.
     """
-    log = data.load_log(inputs["logs"])
+    log = load_log(inputs["logs"], examples["user_id"])
     rule = recipe.examples.engaged or log.engaged
     assert rule is not None  # examples could not have been built without it
     titles = log.items["title"].to_list()

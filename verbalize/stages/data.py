@@ -1,5 +1,7 @@
 """Logs to events and items; events to examples, slates and their counts."""
 
+import contextlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,20 +9,21 @@ from typing import Any
 import polars as pl
 
 from recsys.errors import InputError
-from recsys.logs.engaged import EngagedConfig
+from recsys.logs.bucketed_log import BucketedLog
+from recsys.logs.buckets import PARTS, canonicalise_bucketed
+from recsys.logs.engines import Run
 from recsys.logs.examples import build_examples
-from recsys.logs.partitioned import example_tables
+from recsys.logs.partitioned import write_tables
 from recsys.logs.slates import ItemVectors, draw_slates
-from recsys.logs.sources import SourceConfig, read_log, stored
+from recsys.logs.sources import SourceConfig, open_passing, read_log, read_whole, stored
 from recsys.logs.tables import Log
 from recsys.recommenders.candidates import render_candidates
 from recsys.seeding import unit_hash
-from recsys.storage import file_hash, read_json, read_parquet, write_json, write_parquet
-from verbalize.config import build, plain
+from recsys.storage import file_hash, read_parquet, write_json, write_parquet
+from verbalize.config import plain
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-
-_TASKS_PER_CPU = 4  # users are dealt evenly, their events are not: several tasks a CPU even out
+from verbalize.stages import log_files
 
 
 def resolved_source(recipe: Recipe) -> SourceConfig:
@@ -50,33 +53,41 @@ def logs_config(recipe: Recipe) -> dict[str, Any]:
 
 
 def run_logs(recipe: Recipe, context: Context, expected: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Writes events.parquet and items.parquet; returns the counts of every treatment.
+    """Writes the events (`log_files`) and items.parquet; returns the counts of every treatment.
 
     `expected` is the `logs_config` that the stage's key was made of. Raises InputError when a store has moved on since:
     the folder would hold another log than its key says.
     """
-    log = read_log(resolved_source(recipe))
-    if expected is not None and recipe.source.kind == "store" and logs_config(recipe) != expected:
-        raise InputError(
-            f"source.path {recipe.source.path!r}",
-            "changed between the start of the run and its reading",
-            "run the same command again: it reads the store as it is now",
-        )
-    write_parquet(log.events, context.folder / "events.parquet")
-    write_parquet(log.items, context.folder / "items.parquet")
-    if log.impressions is not None:
-        write_parquet(log.impressions, context.folder / "impressions.parquet")
-    write_json(plain(log.engaged), context.folder / "engaged.json")
+    folder, source = context.folder, resolved_source(recipe)
+    if recipe.engine == "bucketed" or (recipe.engine == "ray" and not read_whole(source)):
+        (folder / log_files.EVENTS).unlink(missing_ok=True)  # of a run that read it whole and was killed
+        with engine(recipe) as run:
+            log: Log | BucketedLog = canonicalise_bucketed(open_passing(source), folder, run, log_files.BUCKET_EVENTS)
+    else:
+        for name in (log_files.BUCKETS, PARTS):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        log = read_log(source)
+        if expected is not None and source.kind == "store" and logs_config(recipe) != expected:
+            raise InputError(
+                f"source.path {recipe.source.path!r}",
+                "changed between the start of the run and its reading",
+                "run the same command again: it reads the store as it is now",
+            )
+        write_parquet(log.events, folder / log_files.EVENTS)
+        if log.impressions is not None:
+            write_parquet(log.impressions, folder / log_files.IMPRESSIONS)
+    write_parquet(log.items, folder / log_files.ITEMS)
+    write_json(plain(log.engaged), folder / log_files.ENGAGED)
     return log.counts
 
 
-def load_log(folder: Path) -> Log:
-    """The canonical log a logs stage wrote."""
-    rule = read_json(folder / "engaged.json")
-    engaged = build(EngagedConfig, rule) if rule else None
-    events, items = read_parquet(folder / "events.parquet"), read_parquet(folder / "items.parquet")
-    shown = folder / "impressions.parquet"
-    return Log(events, items, engaged=engaged, impressions=read_parquet(shown) if shown.is_file() else None)
+def engine(recipe: Recipe) -> contextlib.AbstractContextManager[Run]:
+    """What takes one bucket after the other, or several at once, where the recipe says."""
+    if recipe.engine != "ray":
+        return contextlib.nullcontext(Run())
+    from recsys.logs.ray_engine import RayRun
+
+    return RayRun()
 
 
 def examples_config(recipe: Recipe) -> dict[str, Any]:
@@ -89,32 +100,31 @@ def examples_config(recipe: Recipe) -> dict[str, Any]:
 
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
-    log = load_log(context.inputs["logs"])
-    vectors = item_vectors(recipe, log) if recipe.examples.slate.policy == "retrieved" else None
-    if recipe.engine == "ray":
-        from recsys.logs.ray_engine import RayRun
-
-        with RayRun() as run:
-            examples, slates, counts = example_tables(
-                log, recipe.examples, recipe.reward.slates, run, _TASKS_PER_CPU * run.parallelism, vectors
-            )
-    else:
-        examples, counts = build_examples(log, recipe.examples, vectors)
-        seen = examples.filter(pl.col("split") != "test")
-        slates = draw_slates(
-            seen, log, recipe.examples.slate, n_slates=recipe.reward.slates, seed=recipe.examples.seed, vectors=vectors
-        )
+    logs, settings, redraws = context.inputs["logs"], recipe.examples, recipe.reward.slates
+    if recipe.engine != "local":
+        with engine(recipe) as run:
+            held = log_files.bucketed_log(logs, run.tasks)
+            vectors = item_vectors(recipe, held.items)
+            return write_tables(held, settings, redraws, context.folder, vectors, run)
+    log = log_files.load_log(logs)
+    vectors = item_vectors(recipe, log.items)
+    examples, counts = build_examples(log, settings, vectors)
+    seen = examples.filter(pl.col("split") != "test")
+    slates = draw_slates(seen, log, settings.slate, n_slates=redraws, seed=settings.seed, vectors=vectors)
     # In one chunk: how a table was put together shows in the bytes of its file otherwise.
     write_parquet(examples.rechunk(), context.folder / "examples.parquet")
     write_parquet(slates.rechunk(), context.folder / "slates.parquet")
     return counts
 
 
-def item_vectors(recipe: Recipe, log: Log) -> ItemVectors:
-    """Embeddings of the candidates as shown, for the `retrieved` slate policy: of content, so nothing of the future."""
+def item_vectors(recipe: Recipe, items: pl.DataFrame) -> ItemVectors | None:
+    """Embeddings of the candidates as shown, for the `retrieved` slate policy: of content, so nothing of the future.
+    None for other policies."""
+    if recipe.examples.slate.policy != "retrieved":
+        return None
     from recsys.models.embedding import embed_texts
 
-    shown = render_candidates(log.items, recipe.candidates)
+    shown = render_candidates(items, recipe.candidates)
     return ItemVectors(tuple(shown), embed_texts(list(shown.values())))
 
 
@@ -123,8 +133,7 @@ def load_examples(folder: Path, split: str, count: int | None = None, purpose: s
 
     Raises InputError when the split is empty.
     """
-    examples = read_parquet(folder / "examples.parquet").filter(pl.col("split") == split)
-    return in_hash_order(examples, count, purpose or split)
+    return _rows_of(folder, in_hash_order(_known(folder, split), count, purpose or split))
 
 
 def of_targets(table: pl.DataFrame, inputs: Mapping[str, Path], targets: str) -> pl.DataFrame:
@@ -134,7 +143,7 @@ def of_targets(table: pl.DataFrame, inputs: Mapping[str, Path], targets: str) ->
     """
     if targets == "all":
         return table
-    examples = read_parquet(inputs["examples"] / "examples.parquet").select("example_id", "is_discovery")
+    examples = read_parquet(inputs["examples"] / "examples.parquet", ["example_id", "is_discovery"])
     wanted = examples.filter(pl.col("is_discovery") == (targets == "discovery"))
     kept = table.join(wanted, on="example_id", how="semi", maintain_order="left")
     if kept.is_empty():
@@ -148,13 +157,13 @@ def of_targets(table: pl.DataFrame, inputs: Mapping[str, Path], targets: str) ->
 
 def validation_samples(recipe: Recipe, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Validation examples that select, and those that only report; no user is in both."""
-    examples = read_parquet(folder / "examples.parquet").filter(pl.col("split") == "validation")
+    examples = _known(folder, "validation")
     users = {user: unit_hash("selection", user) for user in examples["user_id"].unique()}
     share = recipe.sample.selection / max(recipe.sample.selection + recipe.sample.report, 1)
     selects = pl.col("user_id").is_in([user for user, place in users.items() if place < share])
     return (
-        in_hash_order(examples.filter(selects), recipe.sample.selection, "selection"),
-        in_hash_order(examples.filter(~selects), recipe.sample.report, "report"),
+        _rows_of(folder, in_hash_order(examples.filter(selects), recipe.sample.selection, "selection")),
+        _rows_of(folder, in_hash_order(examples.filter(~selects), recipe.sample.report, "report")),
     )
 
 
@@ -174,26 +183,25 @@ def in_hash_order(examples: pl.DataFrame, count: int | None, purpose: str) -> pl
 def recommender_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     """Training examples of the users from whom the recommender learns, in the order of a hash of their ids."""
     assert recipe.recommender_training is not None
-    examples = load_examples(folder, "train", purpose="recommender training")
-    return _of_users(examples, 0.0, recipe.recommender_training.users, "recommender training")
+    examples = in_hash_order(_known(folder, "train"), None, "recommender training")
+    return _rows_of(folder, _of_users(examples, 0.0, recipe.recommender_training.users, "recommender training"))
 
 
 def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     """Training examples of the pool, the warm start and reinforcement learning: whole users in the order of their
     hashes, at most `sample.train_per_user` examples of each, so that few examples still hold many users and each user
     can be halved. Users the recommender learned from are left out."""
-    examples = load_examples(folder, "train")
+    examples = in_hash_order(_known(folder, "train"), None, "train")
     if recipe.recommender_training:
         examples = _of_users(examples, recipe.recommender_training.users, 1.0, "training of the verbalizer")
     if recipe.sample.train is None:
-        return examples
+        return _rows_of(folder, examples)
     capped = examples.filter(pl.int_range(pl.len()).over("user_id") < recipe.sample.train_per_user)
     users = sorted(capped["user_id"].unique(), key=lambda user: unit_hash("training users", user))
     place = {user: number for number, user in enumerate(users)}
     order = capped["user_id"].replace_strict(place, return_dtype=pl.Int64)
-    return (
-        capped.with_columns(_order=order).sort("_order", maintain_order=True).drop("_order").head(recipe.sample.train)
-    )
+    ordered = capped.with_columns(_order=order).sort("_order", maintain_order=True)
+    return _rows_of(folder, ordered.head(recipe.sample.train))
 
 
 def _of_users(examples: pl.DataFrame, low: float, high: float, purpose: str) -> pl.DataFrame:
@@ -211,4 +219,19 @@ def _of_users(examples: pl.DataFrame, low: float, high: float, purpose: str) -> 
 
 def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:
     """The redrawn slates of these examples."""
-    return read_parquet(folder / "slates.parquet").join(examples.select("example_id"), on="example_id", how="semi")
+    return read_parquet(folder / "slates.parquet", where=_is_one_of(examples))
+
+
+def _known(folder: Path, split: str) -> pl.DataFrame:
+    """example_id and user_id of a split: to choose from a table that need not fit in memory."""
+    return read_parquet(folder / "examples.parquet", ["example_id", "user_id"], pl.col("split") == split)
+
+
+def _rows_of(folder: Path, chosen: pl.DataFrame) -> pl.DataFrame:
+    """The examples that were chosen, in their order."""
+    rows = read_parquet(folder / "examples.parquet", where=_is_one_of(chosen))
+    return chosen.select("example_id").join(rows, on="example_id", maintain_order="left").select(rows.columns)
+
+
+def _is_one_of(examples: pl.DataFrame) -> pl.Expr:
+    return pl.col("example_id").is_in(examples["example_id"].unique().implode())

@@ -19,6 +19,7 @@ from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import baselines, data
+from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import open_recommender, own_facts
 
 STAGE = "catalogue"
@@ -28,7 +29,7 @@ RANKS = "ranks.parquet"
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes ranks.parquet (`recsys.catalogue_decisions`), one row per example, arm and seed. Resumes arm by arm."""
     examples = evaluated(recipe, context)
-    eligible = Eligible(examples, data.load_log(context.inputs["logs"]))
+    eligible = Eligible(examples, load_log(context.inputs["logs"], examples["user_id"]))
     parts = []
     facts: dict[str, Any] = {}
     if recipe.recommender.mode == "embedding":

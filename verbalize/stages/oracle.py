@@ -20,6 +20,7 @@ from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.stages import data
+from verbalize.stages.log_files import load_log
 from verbalize.stages.policy import learned_verbalizers
 from verbalize.verbalizers.actions import KEEP
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -34,8 +35,8 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes bound.parquet (example_id, user_id, slate_index, kind, bound) and, for action policies, noise.parquet."""
     truth = truth_of(recipe.source.path, recipe.source.inline)
     ranked = read_parquet(context.inputs["evaluate"] / "decisions.parquet")["example_id"].unique()
-    examples = read_parquet(context.inputs["examples"] / "examples.parquet")
-    examples = examples.filter(pl.col("example_id").is_in(ranked.implode()))
+    shown = pl.col("example_id").is_in(ranked.implode())
+    examples = read_parquet(context.inputs["examples"] / "examples.parquet", where=shown)
     testing = recipe.evaluation.split == "test"
     slates = own_slates(examples) if testing else data.load_slates(context.inputs["examples"], examples)
     bound = bayes_optimum(
@@ -43,7 +44,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         examples,
         slates,
         truth,
-        data.load_log(context.inputs["logs"]),
+        load_log(context.inputs["logs"]),
         recipe.examples.slate,
     )
     users = examples.select("example_id", "user_id")

@@ -15,6 +15,7 @@ from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.stages import data
+from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.verbalizers.action_pool import CANDIDATES, candidate_actions
 from verbalize.verbalizers.actions import execute
@@ -115,5 +116,5 @@ def traits_of(
     traits = text_traits(examples, length_tokenizer(recipe), titles)
     if recipe.reward.kind != CATALOGUE:
         return traits
-    eligible = Eligible(examples, data.load_log(context.inputs["logs"]))
+    eligible = Eligible(examples, load_log(context.inputs["logs"], examples["user_id"]))
     return with_catalogue(traits, recommender, eligible, recipe.reward.negatives_temperature)

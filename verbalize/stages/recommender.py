@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recsys.logs.slates import draw_slates
+from recsys.logs.partitioned import total_popularity
+from recsys.logs.slates import draw_counted
 from recsys.recommenders.candidates import CandidateDisplay, render_candidates
 from recsys.recommenders.language import LanguageRecommenderConfig, build_language_recommender
 from recsys.seeding import rng
@@ -16,7 +17,7 @@ from verbalize.config import plain
 from verbalize.optimize.recommender_settings import METHODS, RecommenderTrainingConfig
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import data, learned_texts
+from verbalize.stages import data, learned_texts, log_files
 from verbalize.stages.cards import card_of
 from verbalize.verbalizers.actions import ActionConfig, execute, history_lengths
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -39,10 +40,11 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
 
     config = recipe.recommender_training
     assert config is not None
-    log = data.load_log(context.inputs["logs"])
     examples = data.recommender_sample(recipe, context.inputs["examples"])
+    log = log_files.load_log(context.inputs["logs"], examples["user_id"])
     rounds = -(-config.examples // len(examples))
-    slates = draw_slates(examples, log, recipe.examples.slate, n_slates=rounds, seed=recipe.examples.seed + 1)
+    touched = total_popularity(log_files.bucketed_log(context.inputs["logs"]))
+    slates, _ = draw_counted(examples, log, recipe.examples.slate, rounds, recipe.examples.seed + 1, touched=touched)
     drawn = {(row[0], row[1]): row[2:] for row in slates.iter_rows()}
     learned = None
     if config.learned is not None:

@@ -32,6 +32,7 @@ from verbalize.report.store import FILE, save
 from verbalize.stages import data, full_catalogue
 from verbalize.stages.claims import write_claims
 from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
+from verbalize.stages.log_files import scan_events
 from verbalize.stages.notes import facts, sentences
 from verbalize.stages.report_texts import text_traits
 from verbalize.stages.templates import load_roles
@@ -159,11 +160,11 @@ def slices(
 ) -> pl.DataFrame:
     """Recall@1 by target position, history length, popularity tercile and, where not all targets are discoveries, by
     what the user knew of them, for the learned arm and its chosen rivals."""
-    examples = pl.concat([read_parquet(context.inputs["examples"] / "examples.parquet")])
-    examples = examples.filter(pl.col("example_id").is_in(decisions["example_id"].unique().implode()))
+    ranked = pl.col("example_id").is_in(decisions["example_id"].unique().implode())
+    examples = read_parquet(context.inputs["examples"] / "examples.parquet", where=ranked)
     chosen = [LEARNED, roles["best_template"], roles.get(BEST_DISPLAY, roles["best_constant"])]
     mine = decisions.filter(pl.col("verbalizer").is_in(chosen), pl.col("recommender") == recommender)
-    events = data.load_log(context.inputs["logs"]).events
+    events = scan_events(context.inputs["logs"])
     tables = [by_target_position(mine), by_history_length(examples), by_popularity_tercile(examples, events)]
     if not recipe.examples.discovery_only:
         tables.append(by_target_kind(examples, events))

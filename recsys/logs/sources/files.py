@@ -102,11 +102,16 @@ def collect(
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as error:
         for name, part in files().items() if files else ():
             collect(part, name)
-        raise CorruptFileError(
-            what,
-            f"could not be read ({_first_line(error)})",
-            "correct the file, or name its separator and encoding in the mapping",
-        ) from error
+        raise unreadable(what, error) from error
+
+
+def unreadable(what: str, error: Exception) -> CorruptFileError:
+    """The reader's own complaint about `what`, as ours."""
+    return CorruptFileError(
+        what,
+        f"could not be read ({_first_line(error)})",
+        "correct the file, or name its separator and encoding in the mapping",
+    )
 
 
 def _scan_text(path: Path, config: FileConfig) -> pl.LazyFrame:
@@ -147,7 +152,7 @@ def _scan_wide_separator(source: Path | io.BytesIO, separator: str, names: list[
         lines = lines.slice(1)
     lines = lines.filter(pl.col("line").is_not_null() & (pl.col("line") != ""))
     fields = pl.col("line").str.count_matches(separator, literal=True) + 1
-    ragged = lines.filter(fields != len(names)).with_columns(fields.alias("fields")).head(1).collect()
+    ragged = lines.filter(fields != len(names)).with_columns(fields.alias("fields")).head(1).collect(engine="streaming")
     if len(ragged):
         line, count = ragged["line"][0], ragged["fields"][0]
         raise CorruptFileError(

@@ -6,6 +6,7 @@ use for an unknown title or genre become missing. An engaged target is a rating 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import polars as pl
 from recsys.errors import InputError
 from recsys.logs.sources import table
 from recsys.logs.sources.files import FileConfig, scan
-from recsys.logs.tables import RawLog
+from recsys.logs.tables import PassingLog, RawLog
 
 _NO_TITLE = ["unknown", "unkonwn"]  # the second spelling is RecBole's
 _NO_YEAR = [*_NO_TITLE, "V"]  # one title of RecBole's ends in "(1995) (V)", for video: its year stayed in the title
@@ -46,23 +47,33 @@ _U_ITEM = FileConfig("u.item", "csv", "|", ("item", "title", "date", "video", "u
 def read(path: Path | str) -> RawLog:
     """The MovieLens log in a folder (or beside a file), whichever known layout it holds. Raises InputError when it
     holds none."""
-    folder = Path(path)
-    folder = folder.parent if folder.is_file() else folder
+    folder, mapping = _layout(Path(path))
+    raw = table.read(folder, mapping)
+    return dataclasses.replace(raw, items=_flagged(raw.items, folder)) if _is_100k(mapping) else raw
+
+
+def read_passing(path: Path | str) -> PassingLog:
+    """The same, its ratings left in their file."""
+    folder, mapping = _layout(Path(path))
+    log = table.read_passing(folder, mapping)
+    return dataclasses.replace(log, items=_flagged(log.items, folder)) if _is_100k(mapping) else log
+
+
+def _layout(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder, and the mapping of what it holds."""
+    folder = path.parent if path.is_file() else path
     names = {entry.name for entry in folder.iterdir()}
     atomic = sorted(name.removesuffix(".inter") for name in names if name.endswith(".inter"))
     if atomic and f"{atomic[0]}.item" in names:
-        return table.read(
-            folder, _atomic(atomic[0], (folder / f"{atomic[0]}.item").read_text(encoding="utf-8").split("\n", 1)[0])
-        )
+        header = (folder / f"{atomic[0]}.item").read_text(encoding="utf-8").split("\n", 1)[0]
+        return folder, _atomic(atomic[0], header)
     if {"ratings.csv", "movies.csv"} <= names:
-        return table.read(folder, _grouplens("ratings.csv", "movies.csv", ",", None, "utf-8"))
+        return folder, _grouplens("ratings.csv", "movies.csv", ",", None, "utf-8")
     if {"ratings.dat", "movies.dat"} <= names:
-        return table.read(
-            folder,
-            _grouplens("ratings.dat", "movies.dat", "::", ["userId", "movieId", "rating", "timestamp"], "latin-1"),
-        )
+        columns = ["userId", "movieId", "rating", "timestamp"]
+        return folder, _grouplens("ratings.dat", "movies.dat", "::", columns, "latin-1")
     if {"u.data", "u.item"} <= names:
-        return _flags(table.read(folder, _hundred_k()), folder)
+        return folder, _hundred_k()
     raise InputError(
         f"folder {folder} with {sorted(names)[:12]}",
         "holds no MovieLens layout",
@@ -126,12 +137,16 @@ def _hundred_k() -> dict[str, Any]:
     )
 
 
-def _flags(raw: RawLog, folder: Path) -> RawLog:
-    """Genres from the nineteen 0/1 columns of u.item (same rows, same order)."""
+def _is_100k(mapping: Mapping[str, Any]) -> bool:
+    return bool(mapping["items"]["file"] == _U_ITEM.file)
+
+
+def _flagged(items: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
+    """Items with genres from the nineteen 0/1 columns of u.item (same rows, same order)."""
     flags = scan(_U_ITEM, folder).select(
         pl.concat_list(pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _FLAGS if genre != "unknown")
         .list.drop_nulls()
         .alias("genres")
     )
-    items = raw.items if raw.items is not None else pl.DataFrame()
-    return dataclasses.replace(raw, items=items.with_columns(flags.collect()["genres"]))
+    assert items is not None
+    return items.with_columns(flags.collect()["genres"])
