@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from recsys.calendar_range import first_row
 from recsys.errors import ContractError, InputError
 
 _PLAIN: dict[str, Any] = {
@@ -175,9 +176,10 @@ def _check_columns(frame: pl.DataFrame, rules: Contract) -> None:
         )
     for name, column in rules.columns.items():
         if frame.schema[name] != column.dtype:
+            example = _short(first_row(frame.select(name))) if len(frame) else "none"
             raise ContractError(
                 f"table {rules.table!r}, column {name!r} of dtype {frame.schema[name]}",
-                f"must be {column.dtype} ({len(frame)} rows, the first holds {_short(frame[name].head(1).to_list())})",
+                f"must be {column.dtype} ({len(frame)} rows, e.g. {example})",
                 "cast it",
             )
 
@@ -201,7 +203,7 @@ def _broken(column: Column) -> Iterator[tuple[pl.Expr, str]]:
 
 def _refuse(frame: pl.DataFrame, rules: Contract, name: str, broken: pl.Expr, rule: str, count: int) -> None:
     shown = list(dict.fromkeys([*rules.key, *(column for column in rules.columns if column == name)]))
-    row = frame.filter(broken).select(shown).row(0, named=True)
+    row = first_row(frame.filter(broken).select(shown))
     raise ContractError(
         f"table {rules.table!r}, column {name!r}, {count} of {len(frame)} rows, e.g. {_short(row)}",
         rule,

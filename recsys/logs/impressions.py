@@ -10,6 +10,7 @@ import dataclasses
 import polars as pl
 
 from recsys import contracts
+from recsys.calendar_range import first_row
 from recsys.errors import ContractError
 from recsys.logs.tables import Log, RawLog
 from recsys.logs.text import clean
@@ -75,7 +76,7 @@ def _check_one_moment(shown: pl.DataFrame) -> None:
     several = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).first().over("impression_id")) for name in first)
     broken = shown.filter(several)
     if len(broken):
-        row = broken.select("impression_id", *first, "item_id").row(0, named=True)
+        row = first_row(broken.select("impression_id", *first, "item_id"))
         raise ContractError(
             f"table 'impressions', column 'impression_id', {len(broken)} of {len(shown)} rows, e.g. {row}",
             "all rows of an impression share user_id and shown_at",

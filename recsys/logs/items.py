@@ -25,7 +25,9 @@ def clean_items(items: pl.DataFrame, counts: dict[str, int]) -> tuple[pl.DataFra
         *(clean(pl.col(name)) for name in _TEXTS),
         *(pl.col(name).fill_null([]) for name in _LISTS),
     )
-    items = items.filter(pl.col("item_id").is_not_null())
+    named = items.filter(pl.col("item_id").is_not_null())
+    counts["items_without_id_dropped"] = len(items) - len(named)
+    items = named
     plain = [name for name in items.columns if name not in _LISTS]
     joined = [pl.col(name).list.join("\x1f") for name in _LISTS]
     items = items[items.select(pl.arg_sort_by(*plain, *joined, nulls_last=True)).to_series()]

@@ -57,12 +57,12 @@ def year_suffix(title: pl.Expr) -> pl.Expr:
     >>> pl.select(year_suffix(pl.lit("Matrix, The (1999)"))).item()
     1999
     """
-    return title.str.extract(r"\(((?:18|19|20)\d{2})(?:[-–/]\d{0,4})?\)\s*$").cast(pl.Int32)
+    return title.str.extract(r"\(((?:18|19|20)[0-9]{2})(?:[-–/][0-9]{0,4})?\)\s*$").cast(pl.Int32)
 
 
 def without_year(title: pl.Expr) -> pl.Expr:
     """A title without the year in its last parentheses."""
-    return title.str.replace(r"\s*\((?:18|19|20)\d{2}(?:[-–/]\d{0,4})?\)\s*$", "")
+    return title.str.replace(r"\s*\((?:18|19|20)[0-9]{2}(?:[-–/][0-9]{0,4})?\)\s*$", "")
 
 
 def article_first(title: pl.Expr) -> pl.Expr:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.calendar_range import first_row, representable
 from recsys.contracts import nearest
 from recsys.errors import InputError
+from recsys.logs.sources.dtypes import readable
 from recsys.logs.sources.files import scan
 from recsys.logs.sources.mapping import (
     ANSWERS,
     DURATION_UNITS,
+    DURATIONS,
+    LISTS,
     SHARE_UNITS,
     TIME_UNITS,
     TIMES,
@@ -25,6 +29,7 @@ from recsys.logs.sources.mapping import (
 from recsys.logs.text import article_first, clean, without_year, year_suffix
 
 EARLIEST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)
+_LARGEST = 2**63 - 1
 _RANGES: dict[str, tuple[float | None, float]] = {
     "completion": (0.0, 1.0),
     "duration_s": (0.0, 1e9),
@@ -56,6 +61,7 @@ def sources_of(columns: Mapping[str, ColumnMapping]) -> list[str]:
 
 def typed(raw: pl.DataFrame, columns: Mapping[str, ColumnMapping], where: str) -> pl.DataFrame:
     """Our columns of these rows. Raises InputError for a value that is not what its mapping declares."""
+    raw = readable(raw, columns, where)
     converted = raw.select(
         _convert(name, column, raw.schema[column.source]).alias(name) for name, column in columns.items()
     )
@@ -74,7 +80,9 @@ def _convert(name: str, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
     value = pl.col(column.source)
     if name in TIMES:
         return _time(value, column, dtype)
-    if name in ("duration_s", "runtime_s"):
+    if name in DURATIONS:
+        if isinstance(dtype, pl.Duration):  # which knows its own unit
+            return value.dt.total_seconds(fractional=True)
         return _number(value) * DURATION_UNITS[column.unit]
     if name == "completion":
         return _number(value) * SHARE_UNITS[column.unit]
@@ -85,8 +93,9 @@ def _convert(name: str, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
         answer = value.cast(pl.String).str.strip_chars().str.to_lowercase()
         return answer.replace_strict(given or ANSWERS, default=None, return_dtype=pl.Boolean)
     if name in ("year", "position"):
-        return _number(value).cast(pl.Int32, strict=False)
-    if name in ("genres", "tags"):
+        number = _number(value)
+        return pl.when(number == number.floor()).then(number).cast(pl.Int32, strict=False)
+    if name in LISTS:
         parts = (
             value.cast(pl.List(pl.String))
             if isinstance(dtype, pl.List)
@@ -95,7 +104,8 @@ def _convert(name: str, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
         one = clean(pl.element())
         parts = parts.list.eval(one.filter(one.is_not_null() & ~one.is_in(list(column.missing)).fill_null(False)))
         return parts.fill_null([])
-    text = value.cast(pl.String)
+    # In a column of numbers, NaN is how some writers say that there is none.
+    text = (value.fill_nan(None) if dtype.is_float() else value).cast(pl.String)
     if name in ("event_type", "signal") and column.values:
         return text.replace_strict(dict(column.values), default=pl.lit("\x00"), return_dtype=pl.String)
     if name == "title":
@@ -110,16 +120,18 @@ def _number(value: pl.Expr) -> pl.Expr:
 
 
 def _time(value: pl.Expr, column: ColumnMapping, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.Datetime):
-        aware = value if dtype.time_zone else _localise(value, column.zone)
-        return aware.cast(pl.Datetime("us", "UTC"))
-    if dtype == pl.Date:
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        value = pl.when(representable(column.source, dtype)).then(value)
+        if isinstance(dtype, pl.Datetime) and dtype.time_zone:
+            return value.cast(pl.Datetime("us", "UTC"))
         return _localise(value.cast(pl.Datetime("us")), column.zone)
     if column.unit != "iso":
-        micros = _number(value) * TIME_UNITS[column.unit]
+        factor = TIME_UNITS[column.unit]
+        micros = _number(value) * factor
         if dtype.is_integer() or dtype == pl.String:
             whole = value.cast(pl.Int64, strict=False)  # floats lose microseconds past 2**53
-            exact = whole * int(TIME_UNITS[column.unit]) if TIME_UNITS[column.unit] >= 1 else whole // 1000
+            fitting = pl.when(whole.is_between(-_LARGEST // factor, _LARGEST // factor)).then(whole)  # or it wraps
+            exact = fitting * int(factor) if factor >= 1 else whole // 1000
             micros = pl.coalesce(exact, micros.round().cast(pl.Int64, strict=False))
         return micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
     text = value.cast(pl.String).str.strip_chars().str.replace(" ", "T", literal=True)
@@ -142,7 +154,7 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
     def refuse(broken: pl.Series, rule: str, remedy: str) -> None:
         broken = broken.fill_null(False)
         if broken.any():
-            value = raw.filter(broken)[0]
+            value = first_row(raw.filter(broken).to_frame())[raw.name]
             raise InputError(
                 f"{where}.{name} (column {column.source!r}), {broken.sum()} of {len(raw)} rows, e.g. {value!r}",
                 rule,
@@ -158,16 +170,20 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
             f"is not among the declared values {list(column.values)}",
             "add it under `values` (map it to null to leave such events out)",
         )
-    elif name in ("event_time", "shown_at"):
+    elif name in TIMES:
+        needed = name in ("event_time", "shown_at")
         refuse(
-            converted.is_null(),
-            f"is missing or not a time in unit {column.unit!r}",
+            converted.is_null() if needed else given & converted.is_null(),
+            f"is {'missing or ' if needed else ''}not a time in unit {column.unit!r}",
             f"correct the rows, or declare another unit: {', '.join(TIME_UNITS)}, iso",
         )
         latest = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
         refuse(
-            (converted < EARLIEST) | (converted > latest),
-            f"read in unit {column.unit!r} falls outside 1990 .. tomorrow",
+            (converted < EARLIEST) | (converted > latest)
+            if name != "available_from"  # which may lie ahead, or before all logs
+            else ~converted.to_frame(name).select(representable(name, converted.dtype)).to_series(),
+            f"read in unit {column.unit!r} falls outside "
+            f"{'1990 .. tomorrow' if name != 'available_from' else 'the years 1 .. 9999'}",
             _other_unit(raw, converted, latest),
         )
     elif name == "clicked":
@@ -176,7 +192,7 @@ def _check_values(raw: pl.Series, converted: pl.Series, name: str, column: Colum
             f"is neither of {list(column.values or ANSWERS)}",
             'declare `values: {"theirs": true, "others": false}`',
         )
-    elif converted.dtype in (pl.Float64, pl.Int32) or converted.dtype == pl.Datetime:
+    elif converted.dtype in (pl.Float64, pl.Int32):
         refuse(given & converted.is_null(), f"cannot be read as {converted.dtype}", "correct the rows or the mapping")
     low, high = _range(name, column)
     if low is not None:
@@ -195,6 +211,8 @@ def _range(name: str, column: ColumnMapping) -> tuple[float | None, float]:
 
 def _other_unit(raw: pl.Series, converted: pl.Series, latest: dt.datetime) -> str:
     """The unit under which the first offending value would be a plausible time."""
+    if raw.dtype.is_temporal():
+        return "correct the column: its type says these times by itself, whatever unit the mapping declares"
     value = raw.filter((converted < EARLIEST) | (converted > latest)).head(1).cast(pl.Float64, strict=False).to_list()
     for unit, factor in TIME_UNITS.items():
         if value and value[0] is not None and EARLIEST.timestamp() <= value[0] * factor / 1e6 <= latest.timestamp():

@@ -5,16 +5,20 @@ Text columns arrive as strings.
 Polars splits at one-byte separators only; for longer ones (`::`) every line is read whole and split by an expression.
 """
 
+import codecs
 import io
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recsys.errors import CorruptFileError, InputError
+from recsys.logs.sources.json_lines import fault
 from recsys.logs.sources.several import joined, paths_of
 
+COMPLAINTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What Polars raises for files that it cannot read."""
+BATCH_ROWS = 500_000
 _UNUSED = "\x1e"  # record separator: a "column separator" that keeps each line whole
 FORMATS = {
     ".csv": "csv",
@@ -47,18 +51,16 @@ class FileConfig:
 def scan(config: FileConfig, root: Path) -> pl.LazyFrame:
     """The file, or several one after another, as a lazy frame. Raises InputError (absent, unknown format, files that do
     not fit together), CorruptFileError (unreadable, ragged, wrong encoding)."""
-    frames = parts(config, root)
+    frames = {name: _scan_one(path, config) for name, path in _named(config, root).items()}
     if len(frames) == 1:
         return next(iter(frames.values()))
     return joined(frames, guessed=all(_format(Path(name), config) == "jsonl" for name in frames))
 
 
-def parts(config: FileConfig, root: Path) -> dict[str, pl.LazyFrame]:
-    """Each of the files by its name below `root`. Raises as `scan` does."""
+def _named(config: FileConfig, root: Path) -> dict[str, Path]:
+    """The files of a source by their names below `root`."""
     paths = paths_of(config.file, root)
-    if len(paths) == 1:
-        return {paths[0].name: _scan_one(paths[0], config)}
-    return {path.relative_to(root).as_posix(): _scan_one(path, config) for path in paths}
+    return {path.name if len(paths) == 1 else path.relative_to(root).as_posix(): path for path in paths}
 
 
 def _format(path: Path, config: FileConfig) -> str:
@@ -79,39 +81,48 @@ def _scan_one(path: Path, config: FileConfig) -> pl.LazyFrame:
         if kind == "parquet":
             frame = pl.scan_parquet(path)
         elif kind == "jsonl":
+            _refuse_mark(path)
             frame = pl.scan_ndjson(path, infer_schema_length=10_000)
         else:
             frame = _scan_text(path, config)
         frame.collect_schema()
-    except (CorruptFileError, InputError):
+    except InputError:
         raise
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:  # damaged Parquet makes the reader panic
         raise CorruptFileError(
-            str(path), f"not readable as {kind} ({_first_line(error)})", "obtain the file again, or set `format`"
+            str(path), f"not readable as {kind} ({_cause(error, kind, path)})", "obtain the file again, or set `format`"
         ) from error
     return frame
 
 
-def collect(
-    frame: pl.LazyFrame, what: str, files: Callable[[], Mapping[str, pl.LazyFrame]] | None = None
-) -> pl.DataFrame:
-    """Collect, turning the reader's own complaints into CorruptFileError that names the file: where `files` gives
-    several, the first of them that cannot be read."""
+def collect(frame: pl.LazyFrame, what: str, source: tuple[FileConfig, Path] | None = None) -> pl.DataFrame:
+    """Collect, turning the reader's own complaints into `unreadable` ones."""
     try:
         return frame.collect()
-    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as error:
-        for name, part in files().items() if files else ():
-            collect(part, name)
-        raise unreadable(what, error) from error
+    except COMPLAINTS as error:
+        raise unreadable(what, error, source) from error
 
 
-def unreadable(what: str, error: Exception) -> CorruptFileError:
-    """The reader's own complaint about `what`, as ours."""
+def unreadable(what: str, error: BaseException, source: tuple[FileConfig, Path] | None = None) -> CorruptFileError:
+    """The reader's complaint about `what` as one of ours that names the file: where `source` (what `scan` was given)
+    has several, the first of them that cannot be read."""
+    cause = _first_line(error)
+    if source is not None:
+        what, cause = _culprit(*source) or (what, cause)
     return CorruptFileError(
-        what,
-        f"could not be read ({_first_line(error)})",
-        "correct the file, or name its separator and encoding in the mapping",
+        what, f"could not be read ({cause})", "correct the file, or name its separator and encoding in the mapping"
     )
+
+
+def _culprit(config: FileConfig, root: Path) -> tuple[str, str] | None:
+    """The first file of a source that cannot be read, by name, and why; None where each can by itself."""
+    for name, path in _named(config, root).items():
+        try:
+            for _ in _scan_one(path, config).collect_batches(chunk_size=BATCH_ROWS):
+                pass
+        except COMPLAINTS as error:
+            return name, _cause(error, _format(path, config), path)
+    return None
 
 
 def _scan_text(path: Path, config: FileConfig) -> pl.LazyFrame:
@@ -164,5 +175,16 @@ def _scan_wide_separator(source: Path | io.BytesIO, separator: str, names: list[
     return lines.select(split.alias("fields")).unnest("fields")
 
 
-def _first_line(error: Exception) -> str:
+def _refuse_mark(path: Path) -> None:
+    with path.open("rb") as handle:
+        if handle.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            raise CorruptFileError(str(path), "begins with a byte-order mark, which JSON forbids", "save it without")
+
+
+def _cause(error: BaseException, kind: str, path: Path) -> str:
+    """What to say of a file that its reader gave up on."""
+    return (fault(path) if kind == "jsonl" else "") or _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -37,11 +37,14 @@ engaged: {rating_at_least: 7}             # what counts as an engaged target, un
 At least one of events, plays and impressions; what they give is one log.
 """
 
+import datetime as dt
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from recsys.contracts import nearest, schema
@@ -58,7 +61,7 @@ ANSWERS = {"true": True, "false": False, "1": True, "0": False}
 """How a clicked column says yes and no, unless its mapping declares `values`."""
 _SECTIONS = ("events", "plays", "impressions", "items", "engaged")
 _FOLD = tuple(entry.name for entry in fields(FoldConfig))
-_DURATIONS, _LISTS = ("duration_s", "runtime_s"), ("genres", "tags")
+DURATIONS, LISTS = ("duration_s", "runtime_s"), ("genres", "tags")
 _OPTIONS = {
     "rating": ("scale",),
     "year": ("missing",),
@@ -187,17 +190,20 @@ def _table(content: Any, where: str, known: list[str]) -> TableMapping:
     allowed = [entry.name for entry in fields(FileConfig)] + ["columns", *own]
     content = _keys(content, where, allowed)
     columns = _keys(content.get("columns"), f"{where}.columns", known)
+    for name in ("file", "format", "separator", "encoding", "event_type"):
+        if not isinstance(content.get(name, ""), str):
+            raise InputError(f"{where}.{name}: {content[name]!r}", "must be text", "quote it, or leave it out")
     file = FileConfig(
-        file=str(content.get("file", "")),
-        format=str(content.get("format", "")),
-        separator=str(content.get("separator", "")),
-        header=tuple(map(str, content.get("header", ()))),
-        encoding=str(content.get("encoding", "utf-8")),
+        file=content.get("file", ""),
+        format=content.get("format", ""),
+        separator=content.get("separator", ""),
+        header=_list(content.get("header", ()), f"{where}.header"),
+        encoding=content.get("encoding", "utf-8"),
     )
     return TableMapping(
         file,
         {name: _column(name, spec, f"{where}.columns.{name}") for name, spec in columns.items()},
-        str(content.get("event_type", "")),
+        content.get("event_type", ""),
     )
 
 
@@ -206,11 +212,11 @@ def _column(name: str, spec: Any, where: str) -> ColumnMapping:
     units: tuple[str, ...] = ()
     if name in TIMES:
         options, units = ("from", "unit", "zone"), (*TIME_UNITS, "iso")
-    elif name in _DURATIONS:
+    elif name in DURATIONS:
         options, units = ("from", "unit"), tuple(DURATION_UNITS)
     elif name == "completion":
         options, units = ("from", "unit"), tuple(SHARE_UNITS)
-    elif name in _LISTS:
+    elif name in LISTS:
         options = ("from", "separator", "missing")
     spec = _keys({"from": spec} if isinstance(spec, str) else spec, where, options)
     if not isinstance(spec.get("from"), str):
@@ -233,17 +239,21 @@ def _column(name: str, spec: Any, where: str) -> ColumnMapping:
                 "the only known place is `suffix`",
                 f"write {option}: suffix, or leave it out",
             )
-    if "scale" in spec and not (
-        isinstance(spec["scale"], list | tuple) and len(spec["scale"]) == 2 and spec["scale"][0] < spec["scale"][1]
-    ):
+    if "scale" in spec and not _is_scale(spec["scale"]):
         raise InputError(f"{where}.scale: {spec['scale']!r}", "must be [lowest, highest]", "write e.g. scale: [0, 10]")
     given = {"source" if key == "from" else key: value for key, value in spec.items()}
     if "scale" in given:
         given["scale"] = (float(given["scale"][0]), float(given["scale"][1]))
     if "missing" in given:
-        given["missing"] = tuple(map(str, given["missing"]))
+        given["missing"] = _list(given["missing"], f"{where}.missing")
+    if not isinstance(given.get("separator", "|"), str):
+        raise InputError(f"{where}.separator: {given['separator']!r}", "must be text", "quote it")
+    if "zone" in given:
+        refuse_zone(given["zone"], f"{where}.zone")
     if "values" in given:
-        values = _keys(given["values"], f"{where}.values", list(map(str, given["values"] or ())))
+        if not isinstance(given["values"], Mapping):
+            raise InputError(f"{where}.values: {given['values']!r}", "must be {theirs: ours}", "write it so")
+        values = _keys(given["values"], f"{where}.values", list(map(str, given["values"])))
         given["values"] = {str(key): value if value is None else str(value) for key, value in values.items()}
         _check_targets(name, given["values"], where)
     return ColumnMapping(**given)
@@ -259,12 +269,37 @@ def _check_targets(name: str, values: Mapping[str, str | None], where: str) -> N
             )
 
 
+def refuse_zone(zone: Any, where: str) -> None:
+    """Raises InputError where this is no time zone."""
+    try:
+        pl.select(pl.lit(dt.datetime(2020, 1, 1)).dt.replace_time_zone(zone))
+    except (pl.exceptions.ComputeError, TypeError) as error:
+        raise InputError(f"{where}: {zone!r}", "is not a time zone", "write one like Europe/Berlin") from error
+
+
+def _list(values: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{where}: {values!r}", "must be a list", "write e.g. [a, b]")
+    return tuple(map(str, values))
+
+
+def _is_scale(scale: Any) -> bool:
+    """Two finite numbers, the lower first."""
+    if not isinstance(scale, list | tuple) or len(scale) != 2:
+        return False
+    numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in scale)
+    return numbers and scale[0] < scale[1]
+
+
 def _engaged(content: Any) -> EngagedConfig | None:
     if content is None:
         return None
     content = dict(_keys(content, "engaged", tuple(entry.name for entry in fields(EngagedConfig))))
     if "event_types" in content:
-        content["event_types"] = tuple(content["event_types"])
+        content["event_types"] = _list(content["event_types"], "engaged.event_types")
+    for name in ("rating_at_least", "completion_at_least"):
+        if not isinstance(content.get(name), int | float | None):
+            raise InputError(f"engaged.{name}: {content[name]!r}", "must be a number", "write e.g. 4")
     return EngagedConfig(**content)
 
 

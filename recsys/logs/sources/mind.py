@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.calendar_range import first_row
 from recsys.errors import CorruptFileError, InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.impressions import click_events
@@ -41,7 +42,8 @@ def read(path: Path) -> RawLog:
     undated, counts = _undated(behaviors)
     events = pl.concat([click_events(impressions, _CLICK), undated], how="diagonal_relaxed")
     items = _items(news, impressions, events)
-    counts = {"behaviors_read": len(behaviors), **counts}
+    empty = behaviors.select(pl.col("shown").fill_null("").str.strip_chars(" ") == "").to_series()
+    counts = {"behaviors_read": len(behaviors), "behaviors_showing_nothing": int(empty.sum()), **counts}
     provenance = {"events": "behaviors.tsv", "items": "news.tsv"}
     return RawLog(events.lazy(), items, provenance, EngagedConfig(event_types=(_CLICK,)), impressions, counts)
 
@@ -122,7 +124,7 @@ def _refuse(rows: pl.DataFrame, broken: pl.Expr, column: str, rule: str) -> None
     found = rows.filter(broken)
     if len(found):
         raise InputError(
-            f"column {column!r}, {len(found)} of {len(rows)} rows, e.g. {str(found.row(0, named=True))[:300]}",
+            f"column {column!r}, {len(found)} of {len(rows)} rows, e.g. {str(first_row(found))[:300]}",
             rule,
             "correct or drop these rows",
         )

@@ -65,7 +65,7 @@ def _layout(path: Path) -> tuple[Path, dict[str, Any]]:
     names = {entry.name for entry in folder.iterdir()}
     atomic = sorted(name.removesuffix(".inter") for name in names if name.endswith(".inter"))
     if atomic and f"{atomic[0]}.item" in names:
-        header = (folder / f"{atomic[0]}.item").read_text(encoding="utf-8").split("\n", 1)[0]
+        header = scan(FileConfig(f"{atomic[0]}.item"), folder).collect_schema().names()
         return folder, _atomic(atomic[0], header)
     if {"ratings.csv", "movies.csv"} <= names:
         return folder, _grouplens("ratings.csv", "movies.csv", ",", None, "utf-8")
@@ -90,14 +90,14 @@ def _title(column: str) -> dict[str, Any]:
     return {"from": column, "article": "suffix", "missing": _NO_TITLE, "year": "suffix"}
 
 
-def _atomic(name: str, header: str) -> dict[str, Any]:
+def _atomic(name: str, header: list[str]) -> dict[str, Any]:
     columns = {
         "user_id": "user_id:token",
         "item_id": "item_id:token",
         "rating": {"from": "rating:float", "scale": [0, 5]},
         "event_time": {"from": "timestamp:float", "unit": "s"},
     }
-    genres = next((field for field in header.split("\t") if field.startswith(("class", "genre"))), "class:token_seq")
+    genres = next((field for field in header if field.startswith(("class", "genre"))), "class:token_seq")
     items: dict[str, Any] = {
         "item_id": "item_id:token",
         "title": _title("movie_title:token_seq"),

@@ -30,6 +30,7 @@ from recsys.contracts import nearest
 from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.sources.files import FileConfig, collect, scan
+from recsys.logs.sources.mapping import refuse_zone
 from recsys.logs.sources.netflix_titles import episode, hook
 from recsys.logs.tables import RawLog
 from recsys.logs.text import clean
@@ -227,12 +228,7 @@ def _config(options: Mapping[str, Any]) -> NetflixConfig:
         raise InputError(
             f"source.inline.date_order: {config.date_order!r}", f"is one of {list(_DATE_ORDERS)}", "write one of them"
         )
-    try:
-        pl.select(pl.lit(dt.datetime(2020, 1, 1)).dt.replace_time_zone(config.zone))
-    except pl.exceptions.ComputeError as error:
-        raise InputError(
-            f"source.inline.zone: {config.zone!r}", "is not a time zone", "write one like Europe/Berlin"
-        ) from error
+    refuse_zone(config.zone, "source.inline.zone")
     return config
 
 

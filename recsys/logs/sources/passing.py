@@ -11,11 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from recsys.logs.sources.columns import opened, sources_of, typed
-from recsys.logs.sources.files import parts, unreadable
+from recsys.logs.sources.files import BATCH_ROWS, COMPLAINTS, unreadable
 from recsys.logs.sources.mapping import TableMapping
-
-_ROWS = 500_000
-_COMPLAINTS = (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError)
 
 
 class PassingEvents:
@@ -55,17 +52,8 @@ class PassingEvents:
         columns = columns or {"user_id": mapped["user_id"]}  # a constant alone: as often as there are rows
         try:
             lazy = self.lazy.select(sources_of(columns))
-            for batch in lazy.collect_batches(chunk_size=_ROWS, maintain_order=True):
+            for batch in lazy.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
                 yield typed(batch, columns, "events")
-        except _COMPLAINTS as error:
-            self._blame()
-            raise unreadable(self.table.file.file or self.root.name, error) from error
-
-    def _blame(self) -> None:
-        """Raises CorruptFileError naming the first file that cannot be read."""
-        for name, part in parts(self.table.file, self.root).items():
-            try:
-                for _ in part.collect_batches(chunk_size=_ROWS):
-                    pass
-            except _COMPLAINTS as error:
-                raise unreadable(name, error) from error
+        except COMPLAINTS as error:
+            what = self.table.file.file or self.root.name
+            raise unreadable(what, error, (self.table.file, self.root)) from error

@@ -32,6 +32,7 @@ from recsys.logs.text import clean
 SIGNALS = ("start", "resume", "heartbeat", "seek", "pause", "stop")
 """What a player says, in the order in which signals of one moment are read."""
 EVENT_TYPE = "play"
+_YEAR = 366 * 86_400
 _KEY = ("user_id", "item_id", "device")
 _FOLDED = (*_KEY, "event_time", "signal")
 
@@ -46,8 +47,12 @@ class FoldConfig:
     heartbeats_while_paused: bool = False
 
     def __post_init__(self) -> None:
-        if not self.gap_s > 0:
-            raise InputError(f"plays.gap_s {self.gap_s}", "must be positive", "set it in seconds, e.g. gap_s: 1800")
+        if not 0 < self.gap_s <= _YEAR:
+            raise InputError(
+                f"plays.gap_s {self.gap_s}",
+                "must be positive and at most a year",
+                "set it in seconds, e.g. gap_s: 1800",
+            )
 
 
 def fold(

@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.logs.impressions import click_events
 from recsys.logs.sources.columns import opened, sources_of, typed
-from recsys.logs.sources.files import collect, parts
+from recsys.logs.sources.files import collect
 from recsys.logs.sources.mapping import LogMapping, TableMapping, load_mapping
 from recsys.logs.sources.passing import PassingEvents
 from recsys.logs.sources.plays import fold
@@ -84,5 +84,5 @@ def _shown(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _whole(table: TableMapping, root: Path, where: str) -> pl.DataFrame:
     held = opened(table, root, where).select(sources_of(table.columns))
-    raw = collect(held, table.file.file or root.name, lambda: parts(table.file, root))
+    raw = collect(held, table.file.file or root.name, (table.file, root))
     return typed(raw, table.columns, where)

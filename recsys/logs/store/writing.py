@@ -34,11 +34,16 @@ class TextWriter(Protocol):
 
 @contextlib.contextmanager
 def writing(root: Path, seen: set[str]) -> Iterator[tuple[Manifest, Files, Additions]]:
-    """The writer's lock, what a killed writer left collected, the present generation, a place for new files."""
+    """The writer's lock, what a killed writer left collected, the present generation, a place for new files. Where the
+    block fails, what it has written so far is collected at once."""
     with alone(root):
         manifest = load(root)
         collect(root, manifest)
-        yield manifest, Files(root, manifest, seen), Additions(root, manifest)
+        try:
+            yield manifest, Files(root, manifest, seen), Additions(root, manifest)
+        except BaseException:
+            collect(root, load(root))  # as read now: the block may have failed after its commit
+            raise
 
 
 def add_examples(
