@@ -15,6 +15,7 @@ import polars as pl
 
 from recsys import contracts
 from recsys.errors import InputError
+from recsys.later import later
 from recsys.logs.coded import pasts
 from recsys.logs.codes import run_starts
 from recsys.logs.discovery import discoveries, series_of
@@ -44,7 +45,7 @@ class ExamplesConfig:
     discovery_only: bool = True
     slate: SlateConfig = field(default_factory=SlateConfig)
     seed: int = 0
-    past_max: int | None = None
+    past_max: int | None = later(None)
 
 
 @dataclass(frozen=True)

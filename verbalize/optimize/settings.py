@@ -1,9 +1,11 @@
 """Settings of policy training. Standard library only: the configuration of a run is read before torch is."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from recsys.errors import InputError
+from recsys.later import later
+from verbalize.config import plain
 from verbalize.optimize.curriculum_settings import CurriculumConfig
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
@@ -62,13 +64,13 @@ class TrainConfig:
     """Distinct prompts in one forward and backward pass: 1 keeps memory small on a CPU; raise it on a GPU."""
     shared_prefix: bool = True
     """Rewrites: compute a prompt once for all its rollouts. Actions always do. False is stock TRL."""
-    vllm: str | None = None
+    vllm: str | None = later(None)
     """Rewrites sampled by vLLM: `colocate` in the training process, `server` in one that `vllm serve` started. None
     samples here. The loss is the same."""
     vllm_server: str | None = None
     """The server's address, such as http://localhost:8000, for `vllm: server` alone. Prompts, which quote histories,
     are sent there, and the weights with every step."""
-    curriculum: CurriculumConfig | None = None
+    curriculum: CurriculumConfig | None = later(None)
     """None draws every prompt equally often; a section draws those whose rollouts differ in reward more often."""
 
     def __post_init__(self) -> None:
@@ -120,14 +122,9 @@ class TrainConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that decide what is learned: where a server listens does not, and what was trained before there
-        was a choice of sampler, or a curriculum, is what its absence gives.
-        """
-        known = asdict(self)
+        """The settings that decide what is learned: where a server listens does not."""
+        known: dict[str, Any] = plain(self)
         del known["vllm_server"]
-        for name in ("vllm", "curriculum"):
-            if known[name] is None:
-                del known[name]
         return known
 
     @property

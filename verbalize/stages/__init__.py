@@ -40,9 +40,6 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     if recipe.policy.dtype != "float32":  # a key made before this setting existed still holds
         policy_config["dtype"] = recipe.policy.dtype
     actions = plain(recipe.policy.actions)
-    for settings in (actions, policy_config.get("actions", {})):
-        if not settings.get("show_event_type_in_prompt", True):  # a key made before this setting existed still holds
-            del settings["show_event_type_in_prompt"]
     rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
     read_from = data.logs_config(recipe)
     stages = [
@@ -50,7 +47,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         Stage(
             "examples",
             lambda c: data.run_examples(recipe, c),
-            {"examples": data.examples_config(recipe), "slates": recipe.reward.slates},
+            {"examples": plain(recipe.examples), "slates": recipe.reward.slates},
             ("logs",),
             version=2,
         ),

@@ -90,14 +90,6 @@ def engine(recipe: Recipe) -> contextlib.AbstractContextManager[Run]:
     return RayRun()
 
 
-def examples_config(recipe: Recipe) -> dict[str, Any]:
-    """What examples depend on besides the log; a key made before a limit on the past existed still holds."""
-    described: dict[str, Any] = plain(recipe.examples)
-    if described["past_max"] is None:
-        del described["past_max"]
-    return described
-
-
 def run_examples(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes examples.parquet, and slates.parquet with `reward.slates` redraws for training and validation examples."""
     logs, settings, redraws = context.inputs["logs"], recipe.examples, recipe.reward.slates

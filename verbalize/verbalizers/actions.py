@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from recsys.errors import InputError
+from recsys.later import later
 from verbalize.verbalizers import template_expressions as expressions
 from verbalize.verbalizers.base import guard_inputs, memories
 from verbalize.verbalizers.sanitise import sanitise_history
@@ -58,7 +59,7 @@ class ActionConfig:
     show_age_in_prompt: bool = True
     line_end: str = "\n"
     instruction: str = INSTRUCTION
-    show_event_type_in_prompt: bool = False
+    show_event_type_in_prompt: bool = later(False)
 
     def __post_init__(self) -> None:
         if len(set(self.symbols)) != len(ALPHABET):
