@@ -13,6 +13,7 @@ from verbalize.agents.exprag import ExpRAG, Retriever, drop_blocks, training_blo
 from verbalize.agents.exprag_settings import Agent, Config, Group
 from verbalize.agents.pool import Environments
 from verbalize.agents.rollouts import Policy, roll_out
+from verbalize.config import plain
 from verbalize.experience.embedding import Embedder
 from verbalize.experience.entries import Experience
 from verbalize.experience.library import ExperienceLibrary
@@ -79,7 +80,7 @@ def adapter_key(config: Config, agent: Agent, seed: int, base_digest: str, seen:
     if agent == "exprag-lora":
         memory = [asdict(config.retrieval), config.memory_dropout]
     selection = [[asdict(s) for s in config.families.seen], config.games.selection, config.play.per_token]
-    return key_of(VERSION, base_digest, asdict(FORM), seen.key, asdict(config.sft), selection, memory, seed)
+    return key_of(VERSION, base_digest, asdict(FORM), seen.key, plain(config.sft), selection, memory, seed)
 
 
 def train_agent(work: Workshop, agent: Agent, seed: int, seen: Bank, base_digest: str) -> tuple[Path, dict[str, Any]]:
