@@ -35,8 +35,9 @@ def evaluated_user(finished: Finished) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file but locks and the shared memory that SQLite keeps while somebody reads."""
+    """Every file but locks and what SQLite keeps while somebody reads: shared memory and a log without entries."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite-shm"]
+    files = [path for path in files if path.suffix != ".sqlite-wal" or path.stat().st_size]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != ".lock"}
 
 
