@@ -92,7 +92,7 @@ def described(rows: pl.DataFrame, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passing, "_ROWS", 128)
+    monkeypatch.setattr(passing, "BATCH_ROWS", 128)
 
 
 @pytest.mark.parametrize("write", [csv, parquet, jsonl, wide, described])
