@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## side-by-side benchmarks; writes experiments/results
-	for name in packed_scoring log_pipeline logs_at_scale append_vs_rebuild experience_retrieval experience_admission \
+	for name in packed_scoring cpu_threads log_pipeline logs_at_scale append_vs_rebuild experience_retrieval experience_admission \
 	  sweep_tpe_vs_random sweep_shared_artefacts rollouts_parallel grpo_step; do \
 	  $(BIN)/python experiments/benchmarks/$$name.py || exit 1; done
 

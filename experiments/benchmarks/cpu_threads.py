@@ -8,7 +8,7 @@ core away from it. `passive` ones sleep. Every run is a fresh process, since the
 settings alternate. `beside` is 0 or as many busy processes as the machine has cores less one: what is left is a core.
 
 SmolLM2-135M, float32, prompts of 300 tokens, no gradients: as a slate is ranked. Writes cpu_threads.json;
-it enters no claim, but is why the Makefile sets OMP_WAIT_POLICY.
+it enters no claim; `experiments/guides/train.md` says what follows.
 """
 
 import itertools
