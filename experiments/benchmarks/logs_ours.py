@@ -94,11 +94,11 @@ def bucketed(folder: Path, out: Path) -> dict[str, float]:
     log = canonicalise_bucketed(passing_of(_raw(folder)), out / "log")
     lap(ORDERED)
     statistics = global_statistics(log, CONFIG)
-    for number, path in enumerate(log.paths):
-        bucket = log.bucket(path)
-        examples, _ = bucket_examples(bucket, statistics, CONFIG)
+    for number, bucket in enumerate(log.buckets):
+        held = log.bucket(bucket)
+        examples, _ = bucket_examples(held, statistics, CONFIG)
         lap("examples")
-        _write(bucket, examples, out, number, lap)
+        _write(held, examples, out, number, lap)
     return lap.seconds
 
 
