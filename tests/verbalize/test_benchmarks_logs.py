@@ -12,8 +12,8 @@ def test_every_arm_runs_and_writes_the_same(tmp_path: Path) -> None:
     arms = ["ours", "pandas", "duckdb", "in_memory", "bucketed"]
     out, work = tmp_path / "out", tmp_path / "work"
     out.mkdir()
-    command = [sys.executable, str(SCRIPT), "--events", "60000", "--repeats", "1", "--work", str(work), "--out", str(out)]
-    done = subprocess.run([*command, "--arms", *arms], capture_output=True, text=True)
+    settings = ["--events", "60000", "--repeats", "1", "--work", str(work), "--out", str(out)]
+    done = subprocess.run([sys.executable, str(SCRIPT), *settings, "--arms", *arms], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr  # it compares the digests of the arms itself
     summary = json.loads((out / "logs_at_scale_60000.json").read_text())
     assert [run["arm"] for run in summary["runs"]] == arms
