@@ -1,34 +1,26 @@
 """The comparison: every arm on the same examples and slates, controls beside them, test opened under claims only."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recsys import contracts
-from recsys.evaluation import Arm, decide, decide_in_chunks, outcomes, shuffle_texts_between_users
-from recsys.looks import LooksRegister
-from recsys.significance import DetectableEffect, intraclass_correlation, minimum_detectable_effect
-from recsys.storage import read_json, read_parquet, write_json, write_parquet
+from recsys.evaluation import Arm, decide, shuffle_texts_between_users
+from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
-from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data, displays, experience, policy_controls
 from verbalize.stages.audits import audits
+from verbalize.stages.plan import detectable, open_test, plan_of
 from verbalize.stages.policy import START, learned_verbalizers
+from verbalize.stages.ranking import Texts, margins, rank, text_table
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.stages.templates import load_roles, scripted
 from verbalize.stages.transfer import other_verbalizers
 from verbalize.verbalizers.base import verbalizer_inputs
-from verbalize.verbalizers.compression import log_token_counts, verbalizations_table
 
 if TYPE_CHECKING:
     from verbalize.experience.verbalizer import Memory
-
-Texts = dict[tuple[str, int], list[str]]  # (verbalizer, training seed) -> one text per example
 
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
@@ -159,133 +151,6 @@ def others_texts(recipe: Recipe, context: Context, examples: pl.DataFrame) -> Te
         texts[name, seed] = read_json(path)
         context.progress.stage("evaluate", "wrote", f"texts of {name}, seed {seed}")
     return texts
-
-
-def rank(
-    context: Context,
-    recommender: Any,
-    examples: pl.DataFrame,
-    texts: Texts,
-    slates: pl.DataFrame | None,
-    folder: Path,
-    known: pl.DataFrame | None = None,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Decisions of every arm, resumable, with progress; and all decisions made so far, each with its text.
-
-    A text that several arms wrote for an example is ranked once: ties are broken by the example and its slate, so the
-    decision would be the same. `known` brings decisions of an earlier call on the same slates.
-    """
-    done, parts = 0, []
-    total = len(texts) * len(examples)
-    ids = examples["example_id"]
-    for (name, seed), written in texts.items():
-        wanted = pl.DataFrame({"example_id": ids, "text": pl.Series(written, dtype=pl.String)})
-        new = wanted if known is None else wanted.join(known, on=["example_id", "text"], how="anti")
-        fresh = ids.is_in(new["example_id"].to_list())
-        before = done + len(examples) - len(new)
-
-        def tell(count: int, _: int, name: str = name, before: int = before) -> None:
-            context.progress.step("evaluate", before + count, total, f"{name} × {recommender.name}")
-
-        if len(new):
-            decided = decide_in_chunks(
-                recommender,
-                examples.filter(fresh),
-                wanted.filter(fresh)["text"].to_list(),
-                verbalizer=name,
-                seed=seed,
-                slates=slates,
-                chunk_size=32,
-                folder=folder / f"{name}-{seed}",
-                progress=tell,
-            )
-            decided = decided.join(wanted, on="example_id", how="left", maintain_order="left")
-            known = decided if known is None else pl.concat([known, decided])
-        assert known is not None  # the first arm's texts are all new
-        arm = wanted.join(known, on=["example_id", "text"], how="left", maintain_order="left_right")
-        labels = {"verbalizer": pl.lit(name), "seed": pl.lit(seed, pl.Int64)}
-        parts.append(arm.with_columns(**labels).select(contracts.schema("decisions").names()))
-        done += len(examples)
-    assert known is not None, "no arm to rank"
-    return pl.concat(parts), known
-
-
-def margins(decisions: pl.DataFrame, temperature: float) -> pl.DataFrame:
-    """Per example, arm and seed: the target's margin over its negatives, mean over slates, in the score's unit."""
-    from verbalize.optimize.rewards import Ranking, margin
-
-    rows = [
-        margin(Ranking(scores, target, rank), temperature)
-        for scores, target, rank in decisions.select(pl.col("scores"), "target_index", "rank").iter_rows()
-    ]
-    keys = ["example_id", "user_id", "verbalizer", "seed"]
-    table = decisions.select(keys).with_columns(value=pl.Series(rows, dtype=pl.Float64))
-    return table.group_by(keys, maintain_order=True).agg(pl.col("value").mean()).rename({"verbalizer": "arm"})
-
-
-def text_table(examples: pl.DataFrame, texts: Texts, tokenizer: Any) -> pl.DataFrame:
-    """The verbalizations table; the first seed of an arm bears the arm's name, the others name@seed."""
-    inputs = verbalizer_inputs(examples)
-    log_tokens = log_token_counts(inputs, tokenizer)
-    tables, named = [], set()
-    for (name, seed), written in texts.items():
-        tables.append(
-            verbalizations_table(
-                inputs, name if name not in named else f"{name}@{seed}", written, tokenizer, log_tokens
-            )
-        )
-        named.add(name)
-    return pl.concat(tables)
-
-
-def plan_of(recipe: Recipe, context: Context, examples: pl.DataFrame) -> dict[str, Any]:
-    """n, effective n and the smallest detectable difference, from validation alone: known before test is opened."""
-    decided = read_parquet(context.inputs["templates"] / "decisions.parquet")
-    roles = load_roles(context)
-    best, other = roles["best_template"], roles["best_constant"]
-    # One slate per example, as in the test; the second arm only supplies how often two arms disagree.
-    single = outcomes(decided.filter(pl.col("slate_index") == 0), "recall@1")
-    first = single.filter(pl.col("verbalizer") == best)
-    rho = max(0.0, intraclass_correlation(first["value"].to_numpy(), first["user_id"].to_numpy()))
-    per_user = examples.group_by("user_id").len()["len"]
-    n_effective = float((per_user / (1 + (per_user - 1) * rho)).sum())
-    names = [name for name in recipe.templates if name != best]
-    reference = other if other != best else names[0] if names else best
-    pair = first.join(single.filter(pl.col("verbalizer") == reference), on="example_id")
-    discordance = float(((pair["value"] - pair["value_right"]) ** 2).mean()) or 0.1  # type: ignore[arg-type, operator]
-    accuracy = float(first["value"].mean())  # type: ignore[arg-type]
-    effect: DetectableEffect = minimum_detectable_effect(n_effective, accuracy, discordance)
-    return {
-        "split": recipe.evaluation.split,
-        "n": len(examples),
-        "users": len(per_user),
-        "n_effective": n_effective,
-        "intraclass_correlation": rho,
-        "detectable": {name: value if math.isfinite(value) else None for name, value in asdict(effect).items()},
-        "claims": [claim.id for claim in recipe.evaluation.claims],
-    }
-
-
-def detectable(plan: Mapping[str, Any]) -> str:
-    """The smallest difference that could be seen, in words; so few rankings may leave none."""
-    smallest = plan["detectable"]["absolute"]
-    size = "no difference of Recall@1 is detectable" if smallest is None else f"detectable from {smallest:.3f} Recall@1"
-    return f"{size} (80% power)"
-
-
-def open_test(recipe: Recipe, context: Context, plan: Mapping[str, Any]) -> None:
-    """Register the look of every claim; the report shows a second one."""
-    register = LooksRegister(recipe.evaluation.register)
-    for claim in recipe.evaluation.claims:
-        register.open(
-            claim.id,
-            digest=context.folder.name,
-            arms=[claim.a, claim.b],
-            n=plan["n"],
-            n_effective=plan["n_effective"],
-            mde=plan["detectable"]["absolute"],
-            revision=revision(),
-        )
 
 
 def arm_of(name: str, roles: Mapping[str, str], recommender: str, baseline_names: Sequence[str]) -> Arm:

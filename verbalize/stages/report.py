@@ -31,9 +31,10 @@ from verbalize.report.sets import SLATES
 from verbalize.report.store import FILE, save
 from verbalize.stages import data, full_catalogue
 from verbalize.stages.claims import write_claims
-from verbalize.stages.evaluate import SHUFFLED, arm_of, detectable
+from verbalize.stages.evaluate import SHUFFLED, arm_of
 from verbalize.stages.log_files import scan_events
 from verbalize.stages.notes import facts, sentences
+from verbalize.stages.plan import detectable
 from verbalize.stages.report_texts import text_traits
 from verbalize.stages.templates import load_roles
 from verbalize.verbalizers.displays import DISPLAYS

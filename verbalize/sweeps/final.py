@@ -30,8 +30,8 @@ from verbalize.report.claims import Estimator, format_claim
 from verbalize.report.ledger import RESULTS, assemble, write_claim
 from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data
-from verbalize.stages.evaluate import rank
 from verbalize.stages.policy import START, learned_verbalizers
+from verbalize.stages.ranking import rank
 from verbalize.stages.recommender import open_recommender
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.measure import Measured, fit_baseline, measure, prepare

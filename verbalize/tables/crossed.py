@@ -18,7 +18,7 @@ from verbalize.pipeline import Context, Progress, Stage, run_stages
 from verbalize.recipe import LEARNED, Recipe
 from verbalize.recipe_display import refuse_display
 from verbalize.stages import data, stages_of
-from verbalize.stages.evaluate import Texts, rank
+from verbalize.stages.ranking import Texts, rank
 from verbalize.stages.recommender import identity, open_recommender, own_facts
 from verbalize.stages.templates import load_roles
 from verbalize.tables.cells import CellConfig

@@ -22,7 +22,7 @@ from verbalize.report.data import ReportData
 from verbalize.report.provenance import revision
 from verbalize.runs import run_recipe
 from verbalize.stages import data
-from verbalize.stages.evaluate import plan_of
+from verbalize.stages.plan import plan_of
 from verbalize.tables.crossed import Side, cross
 from verbalize.tables.names import PLACE, parts_of
 from verbalize.tables.planning import Planned, keys_of, plan_table, waiting
