@@ -125,10 +125,10 @@ def learned_texts(
         if not path.exists():
             verbalizer = make()
             wanted = {key: frame for key, frame in frames.items() if name != START or key == last}
-            both = {
-                key: policy_controls.written(verbalizer, verbalizer_inputs(frame), slots)
-                for key, frame in wanted.items()
-            }
+            # On validation both frames are the report examples: they are written once.
+            once = {id(frame): frame for frame in wanted.values()}
+            found = {one: policy_controls.written(verbalizer, verbalizer_inputs(once[one]), slots) for one in once}
+            both = {key: found[id(frame)] for key, frame in wanted.items()}
             if slots is not None and name == LEARNED:
                 write_json(both["evaluated"][1], policy_controls.actions_path(context.folder, seed))
             write_json({key: texts for key, (texts, _) in both.items()}, path)
