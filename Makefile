@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint bench claims readme docs clean
 
-demo: $(READY)  ## real MovieLens, a real language model, a trained verbalizer, a report (about 22 minutes)
+demo: $(READY)  ## real MovieLens, a real language model, a trained verbalizer, a report (about 20 minutes)
 	$(BIN)/verbalize data fetch movielens-100k smollm2-135m
 	$(BIN)/verbalize run experiments/demo.yaml
 
