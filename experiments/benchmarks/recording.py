@@ -54,15 +54,17 @@ def record(
     settings: Mapping[str, Any],
     packages: tuple[str, ...],
     figures: Mapping[str, Any],
+    suffix: str = ".csv",
 ) -> Path:
-    """Write out/name.json (settings, surroundings, figures) and out/artefacts/name.csv; the path of the latter."""
+    """Write out/name.json (settings, surroundings, figures) and out/artefacts/name.csv, or .csv.gz for thousands of
+    rows; the path of the latter."""
     from recsys.storage import write_json
     from verbalize.report.artefacts import write_artefact
     from verbalize.report.provenance import hardware, versions
 
     surroundings = {"versions": versions(packages), "hardware": hardware(), "load_average": os.getloadavg()[0]}
     write_json({"benchmark": name, "settings": dict(settings), **surroundings, **figures}, out / f"{name}.json")
-    artefact = out / "artefacts" / f"{name}.csv"
+    artefact = out / "artefacts" / f"{name}{suffix}"
     write_artefact(evidence, artefact)
     return artefact
 
