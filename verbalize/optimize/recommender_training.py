@@ -3,7 +3,7 @@ the paper's GRPO (`recommender_grpo`).
 
 The score is the one used at test time, log p(c | frame(text)) - log p(c | frame("")), both terms with gradient (the
 second is not a constant: its adapter is the same). The softmax runs over scale x score. One example is two packed
-requests in one batch. An untrained small recommender barely reads a history; a verbalizer trained against it learns
+forwards: as one batch, the short frame would be padded to the long one, a fifth more time. An untrained small recommender barely reads a history; a verbalizer trained against it learns
 its noise. This stage is what gives the reward something to measure.
 """
 
@@ -35,8 +35,8 @@ class TokenSlate:
 
 def slate_scores(model: Any, slate: TokenSlate) -> torch.Tensor:
     """Likelihood-ratio scores of one slate, (S,), differentiable."""
-    requests = [PackedRequest(slate.prefix, slate.candidates), PackedRequest(slate.unconditional, slate.candidates)]
-    given, alone = packed_logprobs(model, requests)
+    frames = (slate.prefix, slate.unconditional)
+    (given,), (alone,) = (packed_logprobs(model, [PackedRequest(frame, slate.candidates)]) for frame in frames)
     return torch.stack([a.sum() - b.sum() for a, b in zip(given, alone, strict=True)])
 
 
