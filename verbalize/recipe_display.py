@@ -1,11 +1,16 @@
 """What a recipe with policy.kind display cannot ask for."""
 
+from typing import TYPE_CHECKING
+
 from recsys.errors import InputError
 from verbalize.optimize.rewards import CATALOGUE
-from verbalize.recipe import LEARNED, SHUFFLED, START, Recipe
+from verbalize.recipe_sections import LEARNED, SHUFFLED, START
+
+if TYPE_CHECKING:
+    from verbalize.recipe import Recipe
 
 
-def check_display(recipe: Recipe) -> None:
+def check_display(recipe: "Recipe") -> None:
     """Refuse what a recipe with policy.kind display would ignore, or could not mean. Raises InputError."""
     evaluation = recipe.evaluation
     learned = [name for name in evaluation.untrained if name in (LEARNED, SHUFFLED)]
@@ -38,7 +43,7 @@ def check_display(recipe: Recipe) -> None:
             raise InputError(f"{asked} with policy.kind display", rule, remedy)
 
 
-def refuse_display(recipe: Recipe, where: str) -> None:
+def refuse_display(recipe: "Recipe", where: str) -> None:
     """For whoever ranks learned texts outside the recipe's own evaluation: a display policy writes none."""
     if recipe.policy.kind == "display":
         raise InputError(

@@ -6,7 +6,8 @@ import pytest
 
 from recsys.errors import InputError
 from verbalize.config import build, plain
-from verbalize.recipe import BASELINES, ROLES, Recipe, load_recipe
+from verbalize.recipe import Recipe, load_recipe
+from verbalize.recipe_sections import BASELINES, ROLES
 from verbalize.verbalizers.actions import CONSTANT_POLICIES
 from verbalize.verbalizers.templates import TEMPLATES
 

@@ -16,7 +16,7 @@ from verbalizers_frames import event, frame
 
 from recsys.seeding import rng
 from recsys.storage import read_json, write_json
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.console import render_console
 from verbalize.report.data import ReportData
 from verbalize.report.estimators import ratio_of_means

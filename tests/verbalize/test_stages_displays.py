@@ -18,7 +18,7 @@ from recsys.recommenders.candidates import slates_hash
 from recsys.storage import read_json, read_parquet
 from verbalize.config import load_yaml
 from verbalize.pipeline import Context, stage_keys
-from verbalize.recipe import BEST_DISPLAY, LEARNED, SHUFFLED, START
+from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, SHUFFLED, START
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
 from verbalize.stages import data, displays, stages_of

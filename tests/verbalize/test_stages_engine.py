@@ -17,7 +17,8 @@ from recsys.storage import file_hash, read_json, read_parquet
 from verbalize.config import build, override
 from verbalize.forget import forget
 from verbalize.pipeline import Context, is_done, stage_keys
-from verbalize.recipe import BASELINES, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BASELINES
 from verbalize.stages import baselines, data, log_files, stages_of
 
 TABLES = ("examples.parquet", "slates.parquet")

@@ -17,7 +17,8 @@ from verbalize.experience.library import ExperienceLibrary
 from verbalize.experience.settings import MemoryConfig
 from verbalize.forget import forget
 from verbalize.pipeline import stage_keys
-from verbalize.recipe import LEARNED, load_recipe
+from verbalize.recipe import load_recipe
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult, run_recipe
 from verbalize.stages import stages_of

@@ -14,7 +14,7 @@ from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.simulator.source import truth_of
 from recsys.storage import read_json, read_parquet
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
 from verbalize.stages import data, oracle

@@ -12,7 +12,7 @@ from tiny_run import Interrupts, Recorder, recipe_of, run
 
 from recsys import contracts
 from recsys.storage import file_hash, read_json, read_parquet
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import assemble, load_claims, verify
 from verbalize.stages.baselines import VERBALIZER
 from verbalize.stages.evaluate import SHUFFLED

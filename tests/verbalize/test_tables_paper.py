@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from verbalize.cli import main
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import load_claims
 from verbalize.tables.claims import write_claims
 from verbalize.tables.planning import Planned, plan_table, reader_of

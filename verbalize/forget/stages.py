@@ -23,7 +23,7 @@ from recsys.locks import hold_lock
 from recsys.storage import file_hash, read_json, read_parquet, write_json, write_parquet
 from verbalize.forget.rows import EXAMPLE, READABLE, Subject, rows_of, write_without
 from verbalize.pipeline import DONE
-from verbalize.recipe import SHUFFLED
+from verbalize.recipe_sections import SHUFFLED
 from verbalize.stages.experience import LIBRARY
 
 PLAN = ".forget.json"

@@ -3,8 +3,9 @@ the paper's GRPO (`recommender_grpo`).
 
 The score is the one used at test time, log p(c | frame(text)) - log p(c | frame("")), both terms with gradient (the
 second is not a constant: its adapter is the same). The softmax runs over scale x score. One example is two packed
-forwards: as one batch, the short frame would be padded to the long one, a fifth more time. An untrained small recommender barely reads a history; a verbalizer trained against it learns
-its noise. This stage is what gives the reward something to measure.
+forwards: as one batch, the short frame would be padded to the length of the long one. An untrained small recommender
+barely reads a history; a verbalizer trained against it learns its noise. This stage is what gives the reward something
+to measure.
 """
 
 from collections.abc import Callable, Sequence

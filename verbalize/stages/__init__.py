@@ -7,7 +7,8 @@ machinery that decides what runs is `verbalize.pipeline`.
 
 from verbalize.config import plain
 from verbalize.pipeline import Stage
-from verbalize.recipe import BaselinesConfig, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BaselinesConfig
 from verbalize.stages import (
     data,
     displays,

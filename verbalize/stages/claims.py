@@ -11,7 +11,8 @@ import polars as pl
 from recsys.errors import InputError
 from recsys.storage import read_json, read_parquet, write_json
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, SHUFFLED, ClaimConfig, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED, SHUFFLED, ClaimConfig
 from verbalize.report.artefacts import outcomes_table, timings_table, values_table, write_artefact
 from verbalize.report.claims import Claim, Estimator
 from verbalize.report.ledger import RESULTS, assemble, judge_families, write_claim

@@ -16,7 +16,8 @@ from recsys.storage import read_parquet, write_json, write_parquet
 from verbalize.optimize.rewards import Scored
 from verbalize.optimize.scoring import KnownScores
 from verbalize.pipeline import Context
-from verbalize.recipe import BEST_DISPLAY, LEARNED, SHUFFLED, START, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, SHUFFLED, START
 from verbalize.stages import data
 from verbalize.stages.pool import REWARDS, candidate_scores, headroom, rewarded, traits_of
 from verbalize.stages.recommender import open_recommender, own_facts

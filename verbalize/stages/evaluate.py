@@ -8,7 +8,8 @@ import polars as pl
 from recsys.evaluation import Arm, decide, shuffle_texts_between_users
 from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, ROLES, SHUFFLED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED, ROLES, SHUFFLED
 from verbalize.stages import baselines, data, displays, experience, policy_controls
 from verbalize.stages.audits import audits
 from verbalize.stages.plan import detectable, open_test, plan_of

@@ -10,7 +10,8 @@ import polars as pl
 from recsys.errors import InputError
 from recsys.storage import read_json, write_json
 from verbalize.config import plain
-from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED
 from verbalize.verbalizers.base import verbalizer_inputs
 
 CHUNK = 32

@@ -9,7 +9,8 @@ from recsys.evaluation import best_against_all, surviving_gain
 from recsys.storage import read_json, read_parquet
 from verbalize.optimize.pooling import own_share, reward_table
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.claims import Claim
 from verbalize.stages import displays, full_catalogue, oracle, policy_controls
 from verbalize.stages.evaluate import SHUFFLED

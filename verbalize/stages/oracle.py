@@ -18,7 +18,8 @@ from recsys.simulator.bayes import bayes_optimum
 from recsys.simulator.source import settings_of, truth_of
 from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
-from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED
 from verbalize.stages import data
 from verbalize.stages.log_files import load_log
 from verbalize.stages.policy import learned_verbalizers

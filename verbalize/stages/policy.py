@@ -15,7 +15,8 @@ from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.processes import leads
-from verbalize.recipe import LEARNED, START, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED, START
 from verbalize.stages import data, displays, experience
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer

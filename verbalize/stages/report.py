@@ -20,7 +20,8 @@ from recsys.evaluation import (
 from recsys.looks import LooksRegister
 from recsys.storage import read_json, read_parquet, write_text
 from verbalize.pipeline import Context
-from verbalize.recipe import BEST_DISPLAY, LEARNED, ROLES, START, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, ROLES, START
 from verbalize.report.browser import example_views
 from verbalize.report.claims import Claim
 from verbalize.report.console import render_console

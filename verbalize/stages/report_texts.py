@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.storage import read_parquet
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.text_traits import PARTS, summarise_traits, traits_of_texts
 from verbalize.stages import oracle
 

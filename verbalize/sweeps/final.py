@@ -24,7 +24,8 @@ from recsys.significance import intraclass_correlation, minimum_detectable_effec
 from recsys.storage import read_json, write_json
 from verbalize.config import plain
 from verbalize.pipeline import STORE, Context, Progress, Silent
-from verbalize.recipe import BASELINES, LEARNED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BASELINES, LEARNED
 from verbalize.report.artefacts import outcomes_table, write_artefact
 from verbalize.report.claims import Estimator, format_claim
 from verbalize.report.ledger import RESULTS, assemble, write_claim

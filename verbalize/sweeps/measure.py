@@ -15,7 +15,8 @@ import polars as pl
 from recsys.evaluation import decide, outcomes
 from recsys.storage import read_json, read_parquet
 from verbalize.pipeline import DONE, Progress, run_stages
-from verbalize.recipe import BASELINES, LEARNED, ROLES, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BASELINES, LEARNED, ROLES
 from verbalize.stages import baselines, data, stages_of
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.settings import ObjectiveConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 from recsys.errors import InputError
 from recsys.recommenders.language import MODES
-from verbalize.recipe import BASELINES, LEARNED, SHUFFLED
+from verbalize.recipe_sections import BASELINES, LEARNED, SHUFFLED
 from verbalize.tables.names import check_word, reference_of
 
 REFERENCES = ("best_template", "best_template_same_fields", "concatenation")

@@ -13,7 +13,7 @@ from recsys.errors import InputError
 from recsys.recommenders.language import MODES
 from recsys.significance import holm
 from recsys.storage import read_json
-from verbalize.recipe import LEARNED
+from verbalize.recipe_sections import LEARNED
 from verbalize.report.data import Shown
 from verbalize.report.views import signed
 from verbalize.tables.cells import CellConfig

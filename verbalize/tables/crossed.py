@@ -15,8 +15,9 @@ import polars as pl
 from recsys.storage import read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.pipeline import Context, Progress, Stage, run_stages
-from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe import Recipe
 from verbalize.recipe_display import refuse_display
+from verbalize.recipe_sections import LEARNED
 from verbalize.stages import data, stages_of
 from verbalize.stages.ranking import Texts, rank
 from verbalize.stages.recommender import identity, open_recommender, own_facts

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from recsys.errors import InputError
-from verbalize.recipe import LEARNED, SHUFFLED
+from verbalize.recipe_sections import LEARNED, SHUFFLED
 
 PLACE = "{set}"
 """Stands for the data set's name in ids and statements of claims."""

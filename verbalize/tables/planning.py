@@ -8,7 +8,8 @@ from typing import Any
 from recsys.errors import InputError
 from verbalize.config import build, load_yaml, override, plain
 from verbalize.pipeline import folder_of, stage_keys
-from verbalize.recipe import BASELINES, LEARNED, SHUFFLED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BASELINES, LEARNED, SHUFFLED
 from verbalize.tables.cells import CellConfig
 from verbalize.tables.settings import Table, assignments
 from verbalize.verbalizers.templates import TEMPLATES

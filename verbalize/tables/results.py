@@ -8,7 +8,8 @@ import polars as pl
 
 from recsys.errors import InputError
 from recsys.storage import read_json, read_parquet
-from verbalize.recipe import LEARNED, Recipe
+from verbalize.recipe import Recipe
+from verbalize.recipe_sections import LEARNED
 from verbalize.stages.evaluate import arm_of
 from verbalize.stages.report import main_recommender
 from verbalize.tables.names import parts_of
