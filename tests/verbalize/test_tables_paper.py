@@ -38,6 +38,17 @@ def test_every_recipe_builds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert main(["table", FILE, "--check", "paired_seeds=true"]) == 0  # no reader becomes that of the texts it reads
 
 
+def test_remedies_are_compared_on_validation_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which remedy deserves another look must not be read off test."""
+    monkeypatch.chdir(ROOT)
+    remedies = "experiments/remedies_table.yaml"
+    assert main(["table", remedies, "--check"]) == 0 and "all of them build" in capsys.readouterr().out
+    recipes = [recipe for one in plan_table(load_table(remedies)) for recipe in one.recipes]
+    assert {recipe.evaluation.split for recipe in recipes} == {"validation"}
+
+
 def test_tier_1_is_movielens_and_tier_3_the_others_with_three_seeds(planned: list[Planned]) -> None:
     learned = [one for one in planned if LEARNED in one.cell.arms]
     first = {one.cell.id for one in learned if one.tier == 1}
