@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,9 +16,11 @@ from recsys import contracts
 from recsys.storage import file_hash, read_json, read_parquet
 from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import assemble, load_claims, verify
+from verbalize.stages import policy_controls
 from verbalize.stages.baselines import VERBALIZER
 from verbalize.stages.evaluate import SHUFFLED
 from verbalize.stages.policy import START
+from verbalize.stages.policy_controls import written
 
 STAGES = ["logs", "examples", "recommender", "templates", "pool", "warm_start", "train", "evaluate", "report"]
 ON_TEST = "evaluation.split=test"
@@ -101,6 +105,26 @@ def test_no_user_both_chooses_and_reports_and_none_of_them_trained(finished: Fin
     split = read_parquet(folders["examples"] / "examples.parquet").select("user_id", "split").unique()
     assert set(split.filter(pl.col("user_id").is_in(list(ids["trained"])))["split"]) == {"train"}
     assert set(split.filter(pl.col("user_id").is_in(list(ids["reported"])))["split"]) == {"validation"}
+
+
+@pytest.mark.parametrize(("overrides", "frames"), [([], 1), ([ON_TEST], 2)])
+def test_learned_texts_are_written_once_per_seed_and_frame(
+    workshop: Workshop, store_copy: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], frames: int
+) -> None:
+    """On validation the evaluated examples are the report's; on test the report's are written besides."""
+    for folder in (store_copy / "artefacts" / "evaluate").iterdir():
+        shutil.rmtree(folder)
+    asked: list[tuple[str, int]] = []
+
+    def counting(verbalizer: Any, inputs: pl.DataFrame, slots: Any) -> Any:
+        asked.append((verbalizer.name, len(inputs)))
+        return written(verbalizer, inputs, slots)
+
+    monkeypatch.setattr(policy_controls, "written", counting)
+    register = f"evaluation.register={store_copy / 'looks.json'}"
+    run(workshop.values, store_copy, *overrides, register)
+    seeds = len(workshop.values["seeds"])
+    assert len(asked) == seeds * frames + 1, asked  # and once the policy before reinforcement learning
 
 
 def test_a_second_time_everything_is_up_to_date(finished: Finished, workshop: Workshop) -> None:

@@ -15,7 +15,8 @@ from recsys.contracts import nearest
 from recsys.errors import InputError
 from recsys.logs.sources.dtypes import readable
 from recsys.logs.sources.files import scan
-from recsys.logs.sources.mapping import (
+from recsys.logs.sources.mapping import TableMapping
+from recsys.logs.sources.mapping_columns import (
     ANSWERS,
     DURATION_UNITS,
     DURATIONS,
@@ -24,7 +25,6 @@ from recsys.logs.sources.mapping import (
     TIME_UNITS,
     TIMES,
     ColumnMapping,
-    TableMapping,
 )
 from recsys.logs.text import article_first, clean, without_year, year_suffix
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from recsys.calendar_range import first_row
 from recsys.errors import InputError
-from recsys.logs.sources.mapping import DURATIONS, LISTS, TIMES, ColumnMapping
+from recsys.logs.sources.mapping_columns import DURATIONS, LISTS, TIMES, ColumnMapping
 
 _NUMBERS = ("completion", "rating", "propensity", "year", "position")
 

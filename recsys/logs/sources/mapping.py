@@ -37,54 +37,21 @@ engaged: {rating_at_least: 7}             # what counts as an engaged target, un
 At least one of events, plays and impressions; what they give is one log.
 """
 
-import datetime as dt
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
 
-from recsys.contracts import nearest, schema
+from recsys.contracts import schema
 from recsys.errors import CorruptFileError, InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.sources.files import FileConfig
-from recsys.logs.sources.plays import SIGNALS, FoldConfig
+from recsys.logs.sources.mapping_columns import SECTIONS, ColumnMapping, column_of, keys_of, list_of
+from recsys.logs.sources.plays import FoldConfig
 
-TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
-DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
-SHARE_UNITS = {"share": 1.0, "percent": 0.01}
-TIMES = ("event_time", "available_from", "shown_at", "click_time")
-ANSWERS = {"true": True, "false": False, "1": True, "0": False}
-"""How a clicked column says yes and no, unless its mapping declares `values`."""
-_SECTIONS = ("events", "plays", "impressions", "items", "engaged")
 _FOLD = tuple(entry.name for entry in fields(FoldConfig))
-DURATIONS, LISTS = ("duration_s", "runtime_s"), ("genres", "tags")
-_OPTIONS = {
-    "rating": ("scale",),
-    "year": ("missing",),
-    "event_type": ("values",),
-    "signal": ("values",),
-    "clicked": ("values",),
-    "title": ("year", "article", "missing"),
-}
-
-
-@dataclass(frozen=True)
-class ColumnMapping:
-    """Where one canonical column comes from and how to read it."""
-
-    source: str
-    unit: str = ""
-    zone: str = "UTC"
-    scale: tuple[float, float] | None = None
-    separator: str = "|"
-    missing: tuple[str, ...] = ()
-    values: Mapping[str, str | None] = field(default_factory=dict)
-    year: str = ""
-    article: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +93,7 @@ def load_mapping(source: Path | str | Mapping[str, Any]) -> LogMapping:
 
 
 def _mapping(content: Any) -> LogMapping:
-    content = _keys(content, "the mapping", _SECTIONS)
+    content = keys_of(content, "the mapping", SECTIONS)
     if not any(content.get(name) is not None for name in ("events", "plays", "impressions")):
         raise InputError(
             "the mapping",
@@ -188,8 +155,8 @@ def _fold(content: Mapping[str, Any]) -> FoldConfig:
 def _table(content: Any, where: str, known: list[str]) -> TableMapping:
     own = {"events": ["event_type"], "impressions": ["event_type"], "plays": list(_FOLD)}.get(where, [])
     allowed = [entry.name for entry in fields(FileConfig)] + ["columns", *own]
-    content = _keys(content, where, allowed)
-    columns = _keys(content.get("columns"), f"{where}.columns", known)
+    content = keys_of(content, where, allowed)
+    columns = keys_of(content.get("columns"), f"{where}.columns", known)
     for name in ("file", "format", "separator", "encoding", "event_type"):
         if not isinstance(content.get(name, ""), str):
             raise InputError(f"{where}.{name}: {content[name]!r}", "must be text", "quote it, or leave it out")
@@ -197,106 +164,22 @@ def _table(content: Any, where: str, known: list[str]) -> TableMapping:
         file=content.get("file", ""),
         format=content.get("format", ""),
         separator=content.get("separator", ""),
-        header=_list(content.get("header", ()), f"{where}.header"),
+        header=list_of(content.get("header", ()), f"{where}.header"),
         encoding=content.get("encoding", "utf-8"),
     )
     return TableMapping(
         file,
-        {name: _column(name, spec, f"{where}.columns.{name}") for name, spec in columns.items()},
+        {name: column_of(name, spec, f"{where}.columns.{name}") for name, spec in columns.items()},
         content.get("event_type", ""),
     )
-
-
-def _column(name: str, spec: Any, where: str) -> ColumnMapping:
-    options = ("from", *_OPTIONS.get(name, ()))
-    units: tuple[str, ...] = ()
-    if name in TIMES:
-        options, units = ("from", "unit", "zone"), (*TIME_UNITS, "iso")
-    elif name in DURATIONS:
-        options, units = ("from", "unit"), tuple(DURATION_UNITS)
-    elif name == "completion":
-        options, units = ("from", "unit"), tuple(SHARE_UNITS)
-    elif name in LISTS:
-        options = ("from", "separator", "missing")
-    spec = _keys({"from": spec} if isinstance(spec, str) else spec, where, options)
-    if not isinstance(spec.get("from"), str):
-        raise InputError(
-            f"{where}: {spec}",
-            "does not say which column it comes from",
-            "write the source's column name, or {from: NAME, ...}",
-        )
-    if units and spec.get("unit") not in units:
-        found = repr(spec["unit"]) if "unit" in spec else "no unit"
-        raise InputError(
-            f"{where}: {found}",
-            f"the unit must be one of {list(units)}",
-            f"declare it: {name}: {{from: {spec['from']}, unit: {units[0]}}}",
-        )
-    for option in ("year", "article"):
-        if spec.get(option, "suffix") != "suffix":
-            raise InputError(
-                f"{where}.{option}: {spec[option]!r}",
-                "the only known place is `suffix`",
-                f"write {option}: suffix, or leave it out",
-            )
-    if "scale" in spec and not _is_scale(spec["scale"]):
-        raise InputError(f"{where}.scale: {spec['scale']!r}", "must be [lowest, highest]", "write e.g. scale: [0, 10]")
-    given = {"source" if key == "from" else key: value for key, value in spec.items()}
-    if "scale" in given:
-        given["scale"] = (float(given["scale"][0]), float(given["scale"][1]))
-    if "missing" in given:
-        given["missing"] = _list(given["missing"], f"{where}.missing")
-    if not isinstance(given.get("separator", "|"), str):
-        raise InputError(f"{where}.separator: {given['separator']!r}", "must be text", "quote it")
-    if "zone" in given:
-        refuse_zone(given["zone"], f"{where}.zone")
-    if "values" in given:
-        if not isinstance(given["values"], Mapping):
-            raise InputError(f"{where}.values: {given['values']!r}", "must be {theirs: ours}", "write it so")
-        values = _keys(given["values"], f"{where}.values", list(map(str, given["values"])))
-        given["values"] = {str(key): value if value is None else str(value) for key, value in values.items()}
-        _check_targets(name, given["values"], where)
-    return ColumnMapping(**given)
-
-
-def _check_targets(name: str, values: Mapping[str, str | None], where: str) -> None:
-    """Signals and answers have a fixed vocabulary; event types do not."""
-    known = {"signal": SIGNALS, "clicked": ("True", "False")}.get(name)
-    for theirs, ours in values.items():
-        if known is not None and ours not in known and not (name == "signal" and ours is None):
-            raise InputError(
-                f"{where}.values.{theirs}: {ours!r}", f"must be one of {list(known)}", nearest(str(ours), list(known))
-            )
-
-
-def refuse_zone(zone: Any, where: str) -> None:
-    """Raises InputError where this is no time zone."""
-    try:
-        pl.select(pl.lit(dt.datetime(2020, 1, 1)).dt.replace_time_zone(zone))
-    except (pl.exceptions.ComputeError, TypeError) as error:
-        raise InputError(f"{where}: {zone!r}", "is not a time zone", "write one like Europe/Berlin") from error
-
-
-def _list(values: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple):
-        raise InputError(f"{where}: {values!r}", "must be a list", "write e.g. [a, b]")
-    return tuple(map(str, values))
-
-
-def _is_scale(scale: Any) -> bool:
-    """Two finite numbers, the lower first."""
-    if not isinstance(scale, list | tuple) or len(scale) != 2:
-        return False
-    numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in scale)
-    return numbers and scale[0] < scale[1]
 
 
 def _engaged(content: Any) -> EngagedConfig | None:
     if content is None:
         return None
-    content = dict(_keys(content, "engaged", tuple(entry.name for entry in fields(EngagedConfig))))
+    content = dict(keys_of(content, "engaged", tuple(entry.name for entry in fields(EngagedConfig))))
     if "event_types" in content:
-        content["event_types"] = _list(content["event_types"], "engaged.event_types")
+        content["event_types"] = list_of(content["event_types"], "engaged.event_types")
     for name in ("rating_at_least", "completion_at_least"):
         if not isinstance(content.get(name), int | float | None):
             raise InputError(f"engaged.{name}: {content[name]!r}", "must be a number", "write e.g. 4")
@@ -309,18 +192,3 @@ def _require(table: TableMapping, where: str, names: list[str]) -> None:
             raise InputError(
                 f"{where}.columns", f"does not map {name}", f"add `{name}: YOUR COLUMN` under {where}.columns"
             )
-
-
-def _keys(content: Any, where: str, known: list[str] | tuple[str, ...]) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise InputError(
-            f"{where}: {content!r}", "must be a mapping of keys to values", f"known keys: {', '.join(known)}"
-        )
-    for key in content:
-        if key not in known:
-            raise InputError(
-                f"{where}.{key}" if "." in where or where in _SECTIONS else f"{key!r} in {where}",
-                "is not a known key",
-                nearest(str(key), tuple(known)),
-            )
-    return content

@@ -30,7 +30,7 @@ from recsys.contracts import nearest
 from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.logs.sources.files import FileConfig, collect, scan
-from recsys.logs.sources.mapping import refuse_zone
+from recsys.logs.sources.mapping_columns import refuse_zone
 from recsys.logs.sources.netflix_titles import episode, hook
 from recsys.logs.tables import RawLog
 from recsys.logs.text import clean
