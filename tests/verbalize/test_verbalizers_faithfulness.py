@@ -57,6 +57,18 @@ def test_mentions(text: str, titles: list[str]) -> None:
     assert INDEX.mentions(text) == titles
 
 
+def test_a_title_of_several_words_that_is_also_a_genre_is_read_as_the_genre() -> None:
+    """Unless it stands where titles stand. A text that shows a genre would else assert a film of that name."""
+    index = TitleIndex(["Science Fiction", "0:0", "Heat"], ["Science Fiction", "0:0"])
+    assert index.mentions("Heat (1995; Action, Science Fiction); Solaris (0:0)") == ["Heat"]
+    assert index.mentions("Science Fiction (1995; Drama); 0:0") == ["Science Fiction", "0:0"]
+    shown = [event("Solaris", None, ["0:0"])]
+    (text,) = TemplateVerbalizer("titles_metadata").verbalize(frame(shown))
+    for genres in (None, GENRES):  # also where the catalogue's genres are given and this is none of them
+        report = faithfulness([text], frame(shown), ["0:0"], genres)
+        assert report.row(0, named=True)["unfaithful_titles"] == []
+
+
 HISTORY = [
     event("Heat", 1995, ["Action", "Drama"]),
     event("The Rock", 1996, ["Action"]),

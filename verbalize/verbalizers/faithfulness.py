@@ -54,8 +54,10 @@ def faithfulness(
         raise InputError(f"{len(texts)} texts", f"need one for each of {len(inputs)} inputs", "pass them in row order")
     histories = inputs.select(sanitise_history(pl.col("history"))).to_series()
     titles, genres, lengths = (column.to_list() for column in _facts(histories))
-    vocabulary = catalogue_genres if catalogue_genres is not None else {genre for row in genres for genre in row}
-    index = TitleIndex([*catalogue_titles, *dict.fromkeys(title for row in titles for title in row)], vocabulary)
+    own = {genre for row in genres for genre in row}
+    vocabulary = catalogue_genres if catalogue_genres is not None else own
+    known_titles = [*catalogue_titles, *dict.fromkeys(title for row in titles for title in row)]
+    index = TitleIndex(known_titles, own.union(vocabulary))  # a genre that a text shows asserts no film of its name
     genre_pattern = _genre_pattern(vocabulary)
     rows = []
     for key, text, watched, carried, length in zip(inputs["example_id"], texts, titles, genres, lengths, strict=True):

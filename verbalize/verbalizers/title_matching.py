@@ -3,7 +3,8 @@
 Matching is case-sensitive and delimited, on sanitised titles (`sanitise`), longest title first, left to right,
 without overlap. What counts as delimited depends on how easily a title is an ordinary word:
 
-- two words or more ("The Rock"): no word character touches it on either side;
+- two words or more ("The Rock"): no word character touches it on either side; one that is also a genre ("Science
+  Fiction") follows the third rule;
 - one word ("Seven", "It"): besides, it is quoted or emphasised, or is followed by a year in brackets, or fills an
   item of a list: a text or line edge, `;`, `,`, `:`, a bullet or a number before it, and `;`, `,`, a bracket, a text
   or line edge after it (a full stop before that edge is allowed);
@@ -90,11 +91,12 @@ class TitleIndex:
         if (_is_word(before[-1:]) and _is_word(form[0])) or (_is_word(after[:1]) and _is_word(form[-1])):
             return False
         words = _WORD.findall(form)
-        if len(words) > 1:
+        common = form.casefold() in self._common
+        if len(words) > 1 and not common:
             return True
         if _YEAR_AFTER.match(after):
             return True
-        if words[0].casefold() in self._common or words[0].isdigit():
+        if common or words[0].casefold() in self._common or words[0].isdigit():
             return bool(_HARD_BEFORE.search(before) and _HARD_AFTER.match(after))
         if any(before.endswith(left) and after.startswith(right) for left, right in _QUOTED):
             return True
