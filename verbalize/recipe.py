@@ -41,7 +41,7 @@ TRANSFERRED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. `untrained_recommender` arms are evaluated beside the trained one when `recommender_training` is set."""
+    """One run, from a log to a report."""
 
     name: str
     source: SourceConfig

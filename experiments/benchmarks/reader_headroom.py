@@ -11,7 +11,8 @@ the same events count once. Two questions, at two lengths of history: does choos
 candidate for all (cross-fitted), and does showing only what the user liked gain over showing everything?
 
 Readers learn from events before the first fifth of the log; targets are those of the recipe's *training* users up to
-its `train_until`. Its validation and test users' targets stay closed.
+its `train_until`. Its validation and test users' targets stay closed. EASE^R has its default ridge: choosing one would take
+examples that are evaluated here.
 """
 
 import secrets
@@ -40,6 +41,7 @@ SPLIT = [
     "examples.split={train: 0.1, validation: 0.3, test: 0.0, train_until: '20%', validate_until: '35%'}",
     "evaluation.split=validation",
     "evaluation.baselines=[genre_overlap, logit, item_knn, ease]",
+    "baselines.ease={}",
     "examples.targets_per_user=30",
 ]
 HISTORIES = (8, 30)
@@ -88,7 +90,7 @@ def summary(table: pl.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, repeats=1)
+    parser = parser_of(__doc__, repeats=None)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="whose store of stages is used")
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []

@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
 
 
-def parser_of(description: str | None, repeats: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has: --repeats and --out."""
+def parser_of(description: str | None, repeats: int | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has: --out and, where it measures times (`repeats`: how often), --repeats."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=repeats)
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--out", type=Path, default=RESULTS, help="anywhere else: files only, no claim is entered")
     return parser
 
