@@ -11,8 +11,8 @@ the same events count once. Two questions, at two lengths of history: does choos
 candidate for all (cross-fitted), and does showing only what the user liked gain over showing everything?
 
 Readers learn from events before the first fifth of the log; targets are those of the recipe's *training* users up to
-its `train_until`. Its validation and test users' targets stay closed. EASE^R has its default ridge: choosing one would take
-examples that are evaluated here.
+its `train_until`. Its validation and test users' targets stay closed. EASE^R has its default ridge: choosing one would
+take examples that are evaluated here.
 """
 
 import secrets
