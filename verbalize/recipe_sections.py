@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recsys.later import later
 from recsys.models.settings import LoraSettings
 from recsys.recommenders.ease import EaseConfig
 from recsys.recommenders.item_knn import ItemKNNConfig
@@ -36,6 +37,16 @@ class SampleConfig:
     """Other validation users' examples: what training changed is measured on these, which chose nothing."""
     test: int | None = None
 
+    @property
+    def of_training(self) -> dict[str, int | None]:
+        """What decides the training examples; more test examples, say, leave a finished pool as it is."""
+        return {"train": self.train, "train_per_user": self.train_per_user}
+
+    @property
+    def of_validation(self) -> dict[str, int]:
+        """What decides the validation examples: their users are shared out between the two purposes."""
+        return {"selection": self.selection, "report": self.report}
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -46,7 +57,7 @@ class PolicyConfig:
     model: str = "smollm2-135m"
     device: str | None = None
     """None is the CPU; `cuda` on a GPU."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = later("float32")
     """Of the frozen weights; bfloat16 halves a large policy's memory on a GPU. Adapters are trained in float32."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     actions: ActionConfig = field(default_factory=ActionConfig)

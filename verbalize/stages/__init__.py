@@ -32,16 +32,11 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     scoring = ("logs", "examples", *(("recommender",) if trained else ()))
     ranked = {"recommender": recommender.identity(recipe.recommender), "candidates": plain(recipe.candidates)}
     shows = recipe.policy.kind == "display"
-    policy_config = {
-        "kind": recipe.policy.kind,
-        "model": recipe.policy.model,
-        "lora": plain(recipe.policy.lora),
-        recipe.policy.kind: plain(getattr(recipe.policy, recipe.policy.kind)),
-    }
-    if recipe.policy.dtype != "float32":  # a key made before this setting existed still holds
-        policy_config["dtype"] = recipe.policy.dtype
+    decides = {"kind", "model", "lora", "dtype", recipe.policy.kind}
+    policy_config = {name: value for name, value in plain(recipe.policy).items() if name in decides}
     actions = plain(recipe.policy.actions)
-    rewarded = {**ranked, "sample": plain(recipe.sample), "reward": plain(recipe.reward)}
+    rewarded = {**ranked, "reward": plain(recipe.reward)}
+    learns, chooses = recipe.sample.of_training, recipe.sample.of_validation
     read_from = data.logs_config(recipe)
     stages = [
         Stage("logs", lambda c: data.run_logs(recipe, c, read_from), read_from, version=2),
@@ -66,17 +61,24 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         Stage(
             "templates",
             lambda c: templates.run(recipe, c),
-            {**rewarded, "templates": list(recipe.templates), "constants": list(recipe.constants), "actions": actions},
+            {
+                **rewarded,
+                "sample": chooses,
+                "templates": list(recipe.templates),
+                "constants": list(recipe.constants),
+                "actions": actions,
+            },
             scoring,
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
     scored = warm or pooled or recipe.experience is not None
     if shows:
-        config = {**rewarded, **displays.pool_config(recipe)}
+        config = {**rewarded, "sample": {**learns, **chooses}, **displays.pool_config(recipe)}
         stages.append(Stage("pool", lambda c: displays.run_pool(recipe, c), config, (*scoring, "templates")))
     elif scored:
-        stages.append(Stage("pool", lambda c: pool.run(recipe, c), {**rewarded, "actions": actions}, scoring))
+        config = {**rewarded, "sample": learns, "actions": actions}
+        stages.append(Stage("pool", lambda c: pool.run(recipe, c), config, scoring))
     if recipe.experience:
         stages.append(
             Stage(
@@ -108,6 +110,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
             lambda c: policy.run_train(recipe, c, command),
             {
                 **rewarded,
+                "sample": {**learns, **chooses},
                 "policy": policy_config,
                 "train": recipe.train.identity,
                 "limits": plain(recipe.limits),
