@@ -20,8 +20,9 @@ from verbalize.report.artefacts import read_artefact
 from verbalize.report.data import Shown
 from verbalize.report.estimators import estimate
 from verbalize.report.ledger import assemble, load_claims, verify
-from verbalize.tables.comparisons import blind_readers, compared, reading_of
+from verbalize.tables.comparisons import blind_readers, compared, crossed_gains, reading_of
 from verbalize.tables.report import summary
+from verbalize.tables.results import decisions_of_set
 from verbalize.tables.run import FOLDER, run_table
 from verbalize.tables.settings import Table, load_table
 
@@ -145,6 +146,32 @@ def test_tiers_run_resume_after_a_kill_are_recorded_and_verify(workshop: Worksho
     run_table(table, runs, COMMAND, Recorder(), up_to=1, record_in=repository)
     assert load_claims(repository)["tiny.made.full"].value == full.value
     assemble(repository)
+
+
+def test_other_readers_may_be_given_fewer_examples_and_gains_are_compared_on_these(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="plain/learned@taught: is given to another reader on 5 examples only"):
+        table_of(workshop, tmp_path, "crossed_examples=5")
+    cell = {
+        "id": "plain",
+        "tiers": {"made": 1},
+        "arms": ["learned", "best_template"],
+        "crossed": [{"mode": "listwise"}],
+    }
+    cells = json.dumps([cell | {"overrides": {"recommender_training": None}}])
+    table = table_of(workshop, tmp_path, "crossed_examples=5", f"cells={cells}", "claims=[]", "finalists={}")
+    state = run_table(table, tmp_path / "runs", COMMAND, Recorder())
+    [done] = state.done.values()
+    read = read_parquet(done.crossed[0]["plain", "listwise"] / "decisions.parquet")
+    own = read_parquet(done.folders[0]["evaluate"] / "decisions.parquet")
+    asked = own["example_id"].unique(maintain_order=True).to_list()
+    assert set(read["example_id"]) == set(asked[:5]) and len(asked) == 12
+    decisions = decisions_of_set(state, "made")
+    assert decisions is not None
+    gains = crossed_gains(state, "made", decisions)["plain"]
+    assert {name: one.comparison.n for name, one in gains.items()} == {"": 5, "listwise": 5}
+    assert compared(decisions, "plain/learned", "plain/best_template").n == 12
 
 
 def test_the_command_checks_and_refuses(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

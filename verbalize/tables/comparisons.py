@@ -18,7 +18,7 @@ from verbalize.report.data import Shown
 from verbalize.report.views import signed
 from verbalize.tables.cells import CellConfig
 from verbalize.tables.claims import measurables
-from verbalize.tables.names import PLACE
+from verbalize.tables.names import PLACE, parts_of
 from verbalize.tables.planning import Planned
 from verbalize.tables.results import readers_of, resolved
 from verbalize.tables.run import State
@@ -78,14 +78,17 @@ def against_references(state: State, name: str, decisions: pl.DataFrame) -> list
 
 
 def crossed_gains(state: State, name: str, decisions: pl.DataFrame) -> dict[str, dict[str, Shown]]:
-    """Cell -> reader -> gain of its learned texts over its reference; the reader "" is the cell's own recommender."""
+    """Cell -> reader -> gain of its learned texts over its reference; the reader "" is the cell's own recommender, on
+    the examples that the others were given, so that all gains are measured equally well."""
     found: dict[str, dict[str, Shown]] = {}
     for done in state.evaluated(name):
         cell: CellConfig = done.planned.cell
         readers = readers_of(state, name, cell.id) if cell.gain_over else []
+        given = decisions.filter(pl.col("verbalizer").is_in([f"{cell.id}/{LEARNED}@{reader}" for reader in readers]))
+        mine = decisions.join(given, on="example_id", how="semi")
         for reader in ("", *readers) if readers else ():
             at = f"@{reader}" if reader else ""
-            gain = compared(decisions, f"{cell.id}/{LEARNED}{at}", f"{cell.id}/{cell.gain_over}{at}")
+            gain = compared(mine, f"{cell.id}/{LEARNED}{at}", f"{cell.id}/{cell.gain_over}{at}")
             label = f"{cell.id}: {LEARNED} − {cell.gain_over}, read by {reader or OWN}"
             found.setdefault(cell.id, {})[reader] = Shown(label, gain, primary=False)
     return found
@@ -132,6 +135,9 @@ def compared(
 ) -> Comparison:
     """Recall@1 of two of the table's arms, by name, whoever read them; of `seeds` alone where these are given."""
     flat = decisions.filter(pl.col("verbalizer").is_in([a, b])).with_columns(recommender=pl.lit(""))
+    # Only another reader may have been given fewer; cells that ranked different examples are refused.
+    for arm in (a, b) if parts_of(a)[2] or parts_of(b)[2] else ():
+        flat = flat.join(flat.filter(pl.col("verbalizer") == arm), on="example_id", how="semi")
     if seeds is not None:
         flat = flat.filter(pl.col("seed").is_in(sorted(seeds)))
     return compare(flat, (a, ""), (b, ""), relative=relative)

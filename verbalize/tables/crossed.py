@@ -36,9 +36,17 @@ class Side:
     folders: Mapping[str, Path]
 
 
-def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: str, progress: Progress) -> Path:
+def cross(
+    writer: Side,
+    reader: Side,
+    mode: str | None,
+    store: Path,
+    command: str,
+    progress: Progress,
+    limit: int | None = None,
+) -> Path:
     """The folder of decisions.parquet, whose verbalizers are the writer's `crossed_arms`, read by the reader's
-    recommender in `mode` (None: its own).
+    recommender in `mode` (None: its own) for the first `limit` examples (None: all).
     """
     refuse_display(writer.recipe, f"crossing of cell {writer.cell.id}")
     if mode is not None:
@@ -46,22 +54,25 @@ def cross(writer: Side, reader: Side, mode: str | None, store: Path, command: st
         reader = replace(reader, recipe=replace(reader.recipe, recommender=recommender))
     before = stages_of(writer.recipe, command)
     before = before[: [stage.name for stage in before].index("evaluate") + 1]
-    config = {
+    config: dict[str, Any] = {
         "arms": writer.cell.crossed_arms,
         "recommender": identity(reader.recipe.recommender),
         "candidates": plain(reader.recipe.candidates),
         "adapter": reader.folders["recommender"].name if "recommender" in reader.folders else None,
     }
+    if limit is not None:
+        config["examples"] = limit
     needs = tuple(stage.name for stage in before)
-    last = Stage(STAGE, lambda context: _run(writer, reader, context), config, needs)
+    last = Stage(STAGE, lambda context: _run(writer, reader, limit, context), config, needs)
     return run_stages([*before, last], store, progress)[STAGE]
 
 
-def _run(writer: Side, reader: Side, context: Context) -> Mapping[str, Any]:
+def _run(writer: Side, reader: Side, limit: int | None, context: Context) -> Mapping[str, Any]:
     recipe, arms = writer.recipe, writer.cell.crossed_arms
     _, report = data.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
     examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
+    examples = examples if limit is None else examples.head(limit)
     slates = None if testing else data.load_slates(context.inputs["examples"], examples)
     recommender = open_recommender(reader.recipe, reader.folders)
     texts = written_texts(recipe, arms, context, examples)

@@ -135,7 +135,8 @@ def _carry_out(state: State, planned: Planned, runs: Path | str, command: str, p
                 own if cell is None else _side(state.done[planned.set, cell], place)
                 for cell in (crossing.texts, crossing.recommender)
             )
-            found = cross(writer, reader, crossing.mode, store, command, progress)
+            limit = state.table.config.crossed_examples
+            found = cross(writer, reader, crossing.mode, store, command, progress, limit)
             mine[writer.cell.id, crossing.name(planned.cell.id)] = found
         crossed.append(mine)
     return Done(planned, tuple(folders), tuple(crossed))

@@ -79,6 +79,10 @@ class TableConfig:
     paired_seeds: bool = False
     """Each seed trains a recommender of its own (its `recommender_training.seed`), so that intervals know that luck
     too. False trains one recommender for all seeds of a cell, at a fraction of the cost."""
+    crossed_examples: int | None = None
+    """How many of a cell's examples other readers are given, the first in its order; None is all. Crossings are half of
+    what a table costs, and say who sees a gain, which takes fewer examples than the claims. The own reader's gain
+    beside theirs is then that of the same examples."""
     data: str | None = None
     """Folder of the data sets that are `given`."""
     register: str = "runs/looks.json"
@@ -101,6 +105,8 @@ class TableConfig:
                 raise InputError(f"finalists.{name}", "names a cell, or nobody", "give it a name and cells of its own")
             for one in cells:
                 check_among(f"finalists.{name}: cell", one, known)
+        if self.crossed_examples is not None and self.crossed_examples < 1:
+            raise InputError(f"crossed_examples {self.crossed_examples}", "must be at least 1", "set null for all")
         for claim in self.claims:
             self._check_claim(claim)
 
@@ -154,6 +160,12 @@ class TableConfig:
         for place in arms:
             named, arm, crossing = parts_of(place)
             check_among(f"{label}: cell", named, [*(cell.id for cell in self.cells), *self.finalists])
+            if crossing and claim.id and self.crossed_examples is not None:
+                raise InputError(
+                    f"{label}: arm {place}",
+                    f"is given to another reader on {self.crossed_examples} examples only, and a claim needs all",
+                    "set crossed_examples: null, or take the id from the claim",
+                )
             for cell in map(self.cell, self.candidates(named)):
                 check_among(f"{label}: arm of {cell.id}", arm, cell.arms)
                 if crossing:
