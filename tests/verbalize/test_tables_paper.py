@@ -131,9 +131,9 @@ def test_the_reduced_setting_of_the_head_builds_with_all_seeds(planned: list[Pla
     overrides = re.findall(r"overrides\.\S+=\S+", head[0])
     (n,) = re.findall(r"^ (\d+) rankings", head[1])
     reduced = plan_table(load_table(ROOT / FILE, overrides))
-    assert len(overrides) == 4 and [one.name for one in reduced] == [one.name for one in planned]
+    assert len(overrides) == 1 and [one.name for one in reduced] == [one.name for one in planned]
     for small, full in zip(reduced, planned, strict=True):
         assert small.seeds == full.seeds and small.cell == full.cell
         assert small.recipes[0].sample.test == int(n) < full.recipes[0].sample.test
-        assert small.recipes[0].train.steps < full.recipes[0].train.steps
+        assert small.recipes[0].train == full.recipes[0].train
         assert small.recipes[0].recommender_training == full.recipes[0].recommender_training
