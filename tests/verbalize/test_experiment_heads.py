@@ -1,4 +1,4 @@
-"""The commands at the head of every experiment's file build: a reader who copies one is not refused by our own checks."""
+"""The commands at the head of every experiment's file build: a reader who copies one is not refused by our checks."""
 
 import re
 import shlex
