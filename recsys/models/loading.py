@@ -58,12 +58,19 @@ def resolve_model(name: str) -> Path:
 
 
 def load_language_model(
-    name: str, dtype: str = "float32", adapter: str | Path | None = None, device: str | None = None
+    name: str,
+    dtype: str = "float32",
+    adapter: str | Path | None = None,
+    device: str | None = None,
+    *,
+    merge: bool = False,
 ) -> LanguageModel:
     """Load a causal language model with scaled-dot-product attention, frozen in evaluation mode, on `device` (default
     CPU).
 
-    `adapter` is a folder written by `save_adapter`; one made for another base is refused.
+    `adapter` is a folder written by `save_adapter`; one made for another base is refused. `merge` adds it to the base's
+    weights: the same model up to rounding, two small products per matrix cheaper, and no longer trainable. Weights of
+    half precision, where rounding would show, are left as they are.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -88,6 +95,8 @@ def load_language_model(
         from recsys.models.adapters import load_adapter
 
         model = load_adapter(model, adapter, base)
+        if merge and dtype == "float32":
+            model = model.merge_and_unload()
         digest = hashlib.sha256(f"{base}+{weights_digest(Path(adapter))}".encode()).hexdigest()
     model.requires_grad_(False)
     return LanguageModel(model.to(device or "cpu").eval(), tokenizer, Path(name).name, digest, base)

@@ -98,6 +98,6 @@ def build_language_recommender(
     from recsys.recommenders.likelihood import LikelihoodRecommender
     from recsys.recommenders.listwise import ListwiseRecommender
 
-    lm = lm or load_language_model(config.model, config.dtype, config.adapter, config.device)
+    lm = lm or load_language_model(config.model, config.dtype, config.adapter, config.device, merge=True)
     modes = {"likelihood": LikelihoodRecommender, "listwise": ListwiseRecommender, "generate": GenerateRecommender}
     return modes[config.mode](lm, candidate_texts, config)

@@ -103,6 +103,15 @@ def test_an_adapter_survives_the_disk_with_its_card(lm: LanguageModel, adapter: 
     assert any(parameter.requires_grad for parameter in trainable.parameters())
 
 
+def test_a_merged_adapter_is_the_same_model_without_its_products(adapter: Path, tiny_model_dir: Path) -> None:
+    apart = load_language_model(str(tiny_model_dir), adapter=adapter)
+    merged = load_language_model(str(tiny_model_dir), adapter=adapter, merge=True)
+    assert torch.allclose(apart.model(IDS).logits, merged.model(IDS).logits, atol=1e-5)
+    assert merged.digest == apart.digest and not any("lora" in name for name, _ in merged.model.named_parameters())
+    half = load_language_model(str(tiny_model_dir), "bfloat16", adapter=adapter, merge=True)
+    assert any("lora" in name for name, _ in half.model.named_parameters())
+
+
 def test_saving_again_replaces_the_folder_whole(lm: LanguageModel, adapter: Path, tiny_model_dir: Path) -> None:
     (adapter / "stale").write_text("old")
     save_adapter(add_lora(load_language_model(str(tiny_model_dir)).model, LoraSettings(rank=2), 1), adapter, card(lm))

@@ -208,7 +208,7 @@ class _Players:
         if self._loaded is None or self._loaded[0] != str(adapter):
             self._loaded = None  # the old model goes before the new one comes
             config = self._work.config
-            language = load_language_model(config.model, adapter=adapter, device=config.device)
+            language = load_language_model(config.model, adapter=adapter, device=config.device, merge=True)
             self._loaded = (str(adapter), language)
         return self._loaded[1]
 

@@ -225,7 +225,7 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str, memory: "
 
     if adapter is not None:
         _check_prompt(recipe, Path(adapter))
-    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, adapter, recipe.policy.device)
+    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, adapter, recipe.policy.device, merge=True)
     policy: Verbalizer
     slots = recipe.policy.slots
     if slots is None:
