@@ -209,7 +209,7 @@ def test_a_reader_overtaken_while_opening_starts_again(tmp_path: Path, monkeypat
             overtaken.append(writer.forget("u1"))
         return read_content(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("verbalize.experience.library.read_content", slow)
+    monkeypatch.setattr("verbalize.experience.reading.read_content", slow)
     reader = open_library(tmp_path, read_only=True)
     assert overtaken == [3] and len(reader) == 8 and reader.version == writer.version
     writer.close()
