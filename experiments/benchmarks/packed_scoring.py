@@ -32,7 +32,8 @@ from recording import RESULTS, enter, ratio
 
 from recsys.models.assets import cache_dir
 from recsys.models.loading import LanguageModel, load_language_model
-from recsys.models.packed import PackedRequest, packed_logprobs
+from recsys.models.packed import packed_logprobs
+from recsys.models.packing import PackedRequest
 from recsys.models.tokenisation import encode_text, encode_texts
 from recsys.seeding import rng
 from recsys.storage import write_json

@@ -3,7 +3,7 @@
 A request is a prefix and its branches. The packed row is `prefix, branch_1, branch_2, ...`; an additive block mask lets
 every branch see the prefix and itself only, and positions restart after the prefix for each branch, so the
 log-probabilities equal those of separate sequences (rotary and learned positions alike) while the prefix is computed
-once.
+once. Requests whose prefixes begin a longer one share its row (`recsys.models.packing`).
 
 Differences from Prefix Grouper (arXiv 2506.05433): one mask instead of two attention calls, so any model that accepts
 a 4-D mask works unpatched; the last token of a branch is never fed, as nothing is read from its output; and the
@@ -12,33 +12,18 @@ The model's body and head are called directly, which also holds under PEFT (adap
 trainers that patch `forward`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recsys.errors import InputError
+from recsys.models.packing import PackedRequest, Row, batches_of, check_requests, rows_of
 
 HEAD_CHUNK = 256  # positions projected to the vocabulary at once: bounds memory at 256 x 49k floats (50 MB)
-
-
-@dataclass(frozen=True)
-class PackedRequest:
-    """`branches` continue `prefix`; none may be empty. Token ids."""
-
-    prefix: Sequence[int]
-    branches: Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Branches `chosen` of request `request`, to be computed as one packed row of `length` fed tokens."""
-
-    request: int
-    chosen: tuple[int, ...]
-    length: int
 
 
 @dataclass(frozen=True)
@@ -67,25 +52,25 @@ def packed_tokens(
     """Log-probabilities and, if asked for, entropies of every branch's tokens, of softmax(logits / temperature).
     Entropies carry gradients only with `entropy_gradients`: they would keep one more (tokens, vocabulary) table alive.
 
-    `token_budget` bounds the tokens of one forward pass, padding included: requests are sorted by length and batched
-    up to it, and a request longer than that is split between branches, its prefix repeated. One prefix with one
-    branch is never cut. Gradients flow when they are enabled by the caller. Raises InputError for an empty prefix, an
+    `token_budget` bounds the tokens of one forward pass, padding included: rows are sorted by length and batched up to
+    it, and a row longer than that is split between branches, its prefix repeated. One prefix with one branch is never
+    cut. Gradients flow when they are enabled by the caller. Raises InputError for an empty prefix, an
     empty branch or a sequence longer than the model's positions.
     """
     body, head = body_and_head(model)
-    _check(requests, getattr(body.config, "max_position_embeddings", None))
+    check_requests(requests, getattr(body.config, "max_position_embeddings", None))
     project = _Projection(head, temperature, entropies, entropy_gradients)
     results = [[BranchTokens(torch.empty(0))] * len(request.branches) for request in requests]
-    for batch in _batches(_rows(requests, token_budget), token_budget):
+    for batch in batches_of(rows_of(requests, token_budget), token_budget):
         for row, values in zip(batch, _forward(body, project, requests, batch), strict=True):
-            for branch, value in zip(row.chosen, values, strict=True):
-                results[row.request][branch] = value
+            for (request, branch), value in zip(row.chosen, values, strict=True):
+                results[request][branch] = value
     return results
 
 
 def reference_logprobs(model: Any, requests: Sequence[PackedRequest]) -> list[list[Tensor]]:
     """The same by definition: one full forward per branch. Slow; for tests and for distrust."""
-    _check(requests, None)
+    check_requests(requests, None)
     device = next(model.parameters()).device
     results = []
     for request in requests:
@@ -121,109 +106,71 @@ def body_and_head(model: Any) -> tuple[nn.Module, nn.Module]:
     return core.base_model, head
 
 
-def _check(requests: Sequence[PackedRequest], positions: int | None) -> None:
-    for number, request in enumerate(requests):
-        if not request.prefix:
-            raise InputError(
-                f"request {number}",
-                "has an empty prefix, so its first tokens have no distribution",
-                "begin the prefix with at least one token",
-            )
-        if any(not branch for branch in request.branches):
-            raise InputError(f"request {number}", "has a branch without tokens", "drop the branch")
-        longest = len(request.prefix) + max(map(len, request.branches), default=0)
-        if positions is not None and longest > positions:
-            raise InputError(
-                f"request {number} with {longest} tokens",
-                f"exceeds the model's {positions} positions",
-                "shorten the text",
-            )
-
-
-def _rows(requests: Sequence[PackedRequest], budget: int) -> list[_Row]:
-    """One row per request; more when its branches do not fit into `budget` beside the prefix."""
-    rows = []
-    for number, request in enumerate(requests):
-        chosen: list[int] = []
-        length = len(request.prefix)
-        for branch, tokens in enumerate(request.branches):
-            if chosen and length + len(tokens) - 1 > budget:
-                rows.append(_Row(number, tuple(chosen), length))
-                chosen, length = [], len(request.prefix)
-            chosen.append(branch)
-            length += len(tokens) - 1
-        if chosen:
-            rows.append(_Row(number, tuple(chosen), length))
-    return rows
-
-
-def _batches(rows: Iterable[_Row], budget: int) -> list[list[_Row]]:
-    """Longest first, as many of similar length together as the padded batch fits into `budget`."""
-    batches: list[list[_Row]] = []
-    for row in sorted(rows, key=lambda row: -row.length):
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].length <= budget:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
 def _forward(
-    body: nn.Module, project: "_Projection", requests: Sequence[PackedRequest], batch: list[_Row]
+    body: nn.Module, project: "_Projection", requests: Sequence[PackedRequest], batch: list[Row]
 ) -> list[list[BranchTokens]]:
     """One pass over B rows padded to n tokens; per row, what is said of each branch."""
     device = next(body.parameters()).device
     n = batch[0].length
-    ids, positions, segments = ([] for _ in range(3))  # each B lists of n
+    ids, positions, segments, reach = ([] for _ in range(4))  # each B lists of n
     slots: list[int] = []  # flat positions (row * n + offset) whose next-token distribution is needed, each once
     picks: list[int] = []  # for every branch token: index into `slots`
     tokens: list[int] = []  # ... and the token itself
     for number, row in enumerate(batch):
-        request = requests[row.request]
-        prefix = len(request.prefix)
-        row_ids, row_positions, row_segments = list(request.prefix), list(range(prefix)), [0] * prefix
-        first = len(slots)
-        for segment, branch in enumerate(row.chosen, start=1):
-            fed = request.branches[branch][:-1]
-            own = first + 1 + len(row_ids) - prefix
-            picks += [first, *range(own, own + len(fed))]
-            tokens += request.branches[branch]
-            row_ids += fed
-            row_positions += range(prefix, prefix + len(fed))
-            row_segments += [segment] * len(fed)
-        slots += range(number * n + prefix - 1, number * n + row.length)
+        trunk = requests[row.trunk].prefix
+        row_ids, row_positions, row_segments = list(trunk), list(range(len(trunk))), [0] * len(trunk)
+        row_reach = [len(trunk)] * len(trunk)
+        ends = sorted({len(requests[request].prefix) for request, _ in row.chosen})
+        slot_after = {end: len(slots) + place for place, end in enumerate(ends)}  # what follows a prefix of that length
+        slots += [number * n + end - 1 for end in ends]
+        for segment, (request, branch) in enumerate(row.chosen, start=1):
+            written, end = requests[request].branches[branch], len(requests[request].prefix)
+            fed = len(written) - 1
+            picks += [slot_after[end], *range(len(slots), len(slots) + fed)]
+            tokens += written
+            slots += range(number * n + len(row_ids), number * n + len(row_ids) + fed)
+            row_ids += written[:-1]
+            row_positions += range(end, end + fed)
+            row_segments += [segment] * fed
+            row_reach += [end] * fed
         padding = n - row.length
         ids.append(row_ids + [row_ids[-1]] * padding)
-        positions.append(row_positions + list(range(row.length, n)))
+        positions.append(row_positions + [0] * padding)
         segments.append(row_segments + [-1] * padding)
+        reach.append(row_reach + [0] * padding)
 
+    at = partial(torch.tensor, device=device)
     branching = any(max(row) > 0 for row in segments)
     hidden = body(
-        input_ids=torch.tensor(ids, device=device),
-        position_ids=torch.tensor(positions, device=device),
+        input_ids=at(ids),
+        position_ids=at(positions),
         # Without branch tokens the row is plain causal, and padding to the right is never seen: the faster kernel
         # serves.
-        attention_mask=block_mask(torch.tensor(segments, device=device), dtype_of(body)) if branching else None,
+        attention_mask=block_mask(at(segments), dtype_of(body), at(reach)) if branching else None,
         use_cache=False,
     ).last_hidden_state  # (B, n, D)
-    needed = hidden.reshape(-1, hidden.shape[-1])[torch.tensor(slots, device=device)]  # (N, D)
-    logprobs, entropies = project(needed, torch.tensor(picks, device=device), torch.tensor(tokens, device=device))
-    lengths = [len(requests[row.request].branches[branch]) for row in batch for branch in row.chosen]
+    needed = hidden.reshape(-1, hidden.shape[-1])[at(slots)]  # (N, D)
+    logprobs, entropies = project(needed, at(picks), at(tokens))
+    lengths = [len(requests[request].branches[branch]) for row in batch for request, branch in row.chosen]
     spreads = entropies.split(lengths) if entropies is not None else [None] * len(lengths)
     pieces = (BranchTokens(*piece) for piece in zip(logprobs.split(lengths), spreads, strict=True))
     return [[next(pieces) for _ in row.chosen] for row in batch]
 
 
-def block_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, n) segment numbers (0 prefix, 1.. branches, -1 padding) -> additive mask (B, 1, n, n).
+def block_mask(segments: Tensor, dtype: torch.dtype, reach: Tensor | None = None) -> Tensor:
+    """(B, n) segment numbers (0 trunk, 1.. branches, -1 padding) -> additive mask (B, 1, n, n).
 
-    A query sees keys at or before it that lie in the prefix or in its own segment. The most negative finite number, not
+    A query sees keys at or before it that lie in its own segment, or in the trunk: in its first `reach` (B, n) tokens,
+    or in all of it. The most negative finite number, not
     -inf: rows are never fully masked (every token sees itself), but kernels differ in how they treat infinities.
     """
     n = segments.shape[1]
     keys, queries = segments[:, None, :], segments[:, :, None]
     causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
-    seen = causal & ((keys == queries) | (keys == 0))
+    trunk = keys == 0
+    if reach is not None:
+        trunk = trunk & (torch.arange(n, device=segments.device) < reach[:, :, None])
+    seen = causal & ((keys == queries) | trunk)
     mask = torch.zeros(seen.shape, dtype=dtype, device=segments.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 

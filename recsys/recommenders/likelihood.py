@@ -13,7 +13,8 @@ import torch
 
 from recsys.errors import InputError
 from recsys.models.loading import LanguageModel
-from recsys.models.packed import PackedRequest, packed_logprobs
+from recsys.models.packed import packed_logprobs
+from recsys.models.packing import PackedRequest
 from recsys.models.tokenisation import encode_text, encode_texts
 from recsys.recommenders.base import Query
 from recsys.recommenders.candidates import look_up

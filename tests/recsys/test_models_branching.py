@@ -9,7 +9,8 @@ import torch
 from recsys.errors import InputError
 from recsys.models.branching import sample_branches
 from recsys.models.loading import LanguageModel, load_language_model
-from recsys.models.packed import PackedRequest, reference_logprobs
+from recsys.models.packed import reference_logprobs
+from recsys.models.packing import PackedRequest
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [40, 41, 42, 43]]
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from recsys.errors import InputError
 from recsys.models.adapters import add_lora
 from recsys.models.loading import LanguageModel, load_language_model
-from recsys.models.packed import PackedRequest, packed_logprobs, reference_logprobs
+from recsys.models.packed import packed_logprobs, reference_logprobs
+from recsys.models.packing import PackedRequest, rows_of
 from recsys.models.settings import LoraSettings
 from recsys.models.tokenisation import encode_text, encode_texts
 
@@ -42,6 +43,22 @@ def test_equals_the_slow_reference_whatever_the_shapes_and_budget(
         assert worst(packed_logprobs(tiny.model, requests, budget), reference_logprobs(tiny.model, requests)) < 1e-4
 
 
+@given(
+    trunk=st.lists(token, min_size=4, max_size=16),
+    ends=st.lists(st.integers(1, 16), min_size=2, max_size=5),
+    branches=st.lists(st.lists(token, min_size=1, max_size=4), min_size=1, max_size=3),
+    budget=st.integers(1, 80),
+)
+@settings(max_examples=40, deadline=None)
+def test_prefixes_that_begin_a_longer_one_share_its_row_and_see_no_more_of_it(
+    tiny: LanguageModel, trunk: list[int], ends: list[int], branches: list[list[int]], budget: int
+) -> None:
+    requests = [PackedRequest(trunk[:end], branches) for end in ends]
+    assert len(rows_of(requests, 1000)) == 1
+    with torch.inference_mode():
+        assert worst(packed_logprobs(tiny.model, requests, budget), reference_logprobs(tiny.model, requests)) < 1e-4
+
+
 def test_results_are_float32_log_probabilities(tiny: LanguageModel) -> None:
     everything = [[token] for token in range(tiny.model.config.vocab_size)]
     with torch.inference_mode():
@@ -67,7 +84,11 @@ def test_lora_gradients_equal_the_reference(tiny_model_dir: Path) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # a fresh adapter has B = 0 and hence no gradient for A
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
-    requests = [PackedRequest([5, 6, 7, 8], [[9, 10, 11], [12], [13, 14]]), PackedRequest([20, 21], [[22, 23]])]
+    requests = [
+        PackedRequest([5, 6, 7, 8], [[9, 10, 11], [12], [13, 14]]),
+        PackedRequest([20, 21], [[22, 23]]),
+        PackedRequest([5, 6], [[7, 9], [8, 8, 8]]),  # on the trunk of the first
+    ]
     gradients = []
     for function in (packed_logprobs, reference_logprobs):
         model.zero_grad()

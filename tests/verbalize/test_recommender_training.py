@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from recsys.errors import InputError
-from recsys.models.packed import PackedRequest, reference_logprobs
+from recsys.models.packed import reference_logprobs
+from recsys.models.packing import PackedRequest
 from recsys.seeding import rng
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.recommender_training import TokenSlate, slate_loss, slate_scores, train_recommender

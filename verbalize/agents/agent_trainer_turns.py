@@ -8,7 +8,8 @@ from the first. Two policies:
     generate  tokens sampled freely; a log-probability and an entropy per token
 
 Prompts are fitted to a budget by leaving out the oldest turns after the first observation, which states the goal.
-Turns that share prompt and actions (the first turns of a game's episodes, at least) are computed once.
+Turns that share prompt and actions (the first turns of a game's episodes, at least) are computed once, and a turn
+whose prompt begins a later one's shares its tokens.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from torch import Tensor
 from recsys.errors import InputError
 from recsys.models.branching import sample_branches
 from recsys.models.chat import encode_chat
-from recsys.models.packed import PackedRequest, packed_logprobs, packed_tokens
+from recsys.models.packed import packed_logprobs, packed_tokens
+from recsys.models.packing import PackedRequest, prefix_chains
 from recsys.models.tokenisation import encode_texts
 from recsys.seeding import rng
 from verbalize.agents.language_policies import end_of_turn, read_action
@@ -212,27 +214,37 @@ def text_logprobs(model: Any, choices: Sequence[Choice], settings: ActingSetting
 
 
 def portions(choices: Sequence[Choice], token_budget: int) -> list[list[int]]:
-    """Positions in portions whose distinct prompts and branches hold at most `token_budget` tokens together (at least
-    one prompt each), longest first; choices of one prompt stay together.
+    """Positions in portions whose distinct trunks and branches hold at most `token_budget` tokens together (at least
+    one prompt each), longest first; choices of one prompt stay together, and so do those whose prompts begin one of
+    them, as far as they fit.
 
-    >>> short, long = Choice((1, 2), ((3,), (4,))), Choice((1, 2, 3), ((3,),))
-    >>> portions([short, long, short], 4), portions([short, long, short], 9)
-    ([[1], [0, 2]], [[1, 0, 2]])
+    >>> short, long, other = Choice((1, 2), ((3, 5), (4,))), Choice((1, 2, 3), ((3,),)), Choice((6, 7, 8), ((9,),))
+    >>> [portions([short, long, short, other], budget) for budget in (3, 4, 9)]
+    [[[1], [0, 2], [3]], [[1, 0, 2], [3]], [[1, 0, 2, 3]]]
     """
     members: dict[tuple[int, ...], list[int]] = {}
     for number, choice in enumerate(choices):
         members.setdefault(choice.prompt, []).append(number)
-    sizes = {
-        prompt: len(prompt)
-        + sum(len(branch) - 1 for branch in {b for number in numbers for b in choices[number].branches})
-        for prompt, numbers in members.items()
-    }
+    prompts = list(members)
+    groups: list[tuple[int, list[int]]] = []  # tokens and positions
+    for chain in prefix_chains(prompts):
+        size, together = 0, list[int]()
+        for prompt in (prompts[place] for place in chain):
+            behind = sum(
+                len(branch) - 1 for branch in {b for number in members[prompt] for b in choices[number].branches}
+            )
+            if together and size + behind > token_budget:
+                groups.append((size, together))
+                together = []
+            size = size + behind if together else len(prompt) + behind
+            together = together + members[prompt]
+        groups.append((size, together))
     found: list[list[int]] = []
     room = 0
-    for prompt in sorted(members, key=lambda prompt: -sizes[prompt]):
-        if not found or sizes[prompt] > room:
+    for size, together in sorted(groups, key=lambda group: -group[0]):
+        if not found or size > room:
             found.append([])
             room = token_budget
-        found[-1] += members[prompt]
-        room -= sizes[prompt]
+        found[-1] += together
+        room -= size
     return found

@@ -18,7 +18,8 @@ import torch
 from recsys.errors import InputError
 from recsys.models.branching import sample_branches
 from recsys.models.chat import encode_chat
-from recsys.models.packed import PackedRequest, packed_logprobs
+from recsys.models.packed import packed_logprobs
+from recsys.models.packing import PackedRequest
 from recsys.models.tokenisation import encode_texts
 from recsys.seeding import rng
 from verbalize.agents.policies import admissible_of

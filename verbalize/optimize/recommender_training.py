@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from recsys.errors import InputError
-from recsys.models.packed import PackedRequest, packed_logprobs
+from recsys.models.packed import packed_logprobs
+from recsys.models.packing import PackedRequest
 from recsys.storage import replacing
 from verbalize.optimize.recommender_grpo import answer_loss, expected_loss, sample_answers
 from verbalize.optimize.recommender_settings import RecommenderTrainingConfig

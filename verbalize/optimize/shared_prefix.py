@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from recsys.models.branching import Process, sample_branches
-from recsys.models.packed import BranchTokens, PackedRequest, packed_tokens
+from recsys.models.packed import BranchTokens, packed_tokens
+from recsys.models.packing import PackedRequest
 from verbalize.optimize.checkpoints import drops_out
 from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, through_forward
 
