@@ -4,8 +4,8 @@ Run:  OMP_NUM_THREADS=2 python experiments/benchmarks/episode_turns.py [--repeat
 
 A batch as GRPO and GiGPO have it in `experiments/agents/slea.yaml`: `--attempts` episodes of each of two TextWorld
 games (coin and quest), played once by SmolLM2-135M, which samples among the admissible actions. Timed is what learning
-takes from there: log-probabilities of the chosen actions and their gradients with respect to a LoRA adapter, in portions
-of at most 1,536 tokens. Arms:
+takes from there: log-probabilities of the chosen actions and their gradients with respect to a LoRA adapter, in
+portions of at most 1,536 tokens. Arms:
 
   shared        a chat only grows, so an episode is one row; the actions of a turn see as much of it as was said by then
   row_per_turn  each distinct prompt is a row with its actions, rows of similar length batched
