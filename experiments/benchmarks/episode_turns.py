@@ -125,8 +125,8 @@ def main() -> None:
     enter(
         options.out,
         "bench.episode_turns",
-        f"Learning from {2 * options.attempts} TextWorld episodes, SmolLM2-135M with LoRA on a CPU: time with a row per "
-        "turn over time with a row per episode, same gradients",
+        f"Learning from {2 * options.attempts} TextWorld episodes, SmolLM2-135M with LoRA on a CPU: time with a row "
+        "per turn over time with a row per episode, same gradients",
         **ratio("row_per_turn", "shared"),
         artefact=artefact,
         command=f"python experiments/benchmarks/episode_turns.py --attempts {options.attempts}",
