@@ -23,7 +23,7 @@ from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
 from verbalize.stages import data, displays, stages_of
 from verbalize.stages.evaluate import learned_texts
-from verbalize.stages.policy import open_policy
+from verbalize.stages.saved_policies import open_policy
 from verbalize.stages.templates import METRIC
 from verbalize.tables.cells import CellConfig
 from verbalize.tables.crossed import Side, cross

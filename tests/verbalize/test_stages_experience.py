@@ -23,7 +23,7 @@ from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult, run_recipe
 from verbalize.stages import stages_of
 from verbalize.stages.experience import LIBRARY, library_config, open_memory
-from verbalize.stages.policy import open_policy
+from verbalize.stages.saved_policies import open_policy
 from verbalize.verbalizers.base import MEMORY, verbalizer_inputs
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -7,8 +7,7 @@ from tiny_run import Recorder, hashes, run
 
 from recsys import contracts
 from recsys.storage import read_json, read_parquet
-from verbalize.recipe_sections import LEARNED
-from verbalize.stages.policy import START
+from verbalize.recipe_sections import LEARNED, START
 
 REWRITE = (
     "policy.kind=rewrite",

@@ -14,12 +14,11 @@ from tiny_run import Interrupts, Recorder, recipe_of, run
 
 from recsys import contracts
 from recsys.storage import file_hash, read_json, read_parquet
-from verbalize.recipe_sections import LEARNED
+from verbalize.recipe_sections import LEARNED, START
 from verbalize.report.ledger import assemble, load_claims, verify
 from verbalize.stages import policy_controls
 from verbalize.stages.baselines import VERBALIZER
 from verbalize.stages.evaluate import SHUFFLED
-from verbalize.stages.policy import START
 from verbalize.stages.policy_controls import written
 
 STAGES = ["logs", "examples", "recommender", "templates", "pool", "warm_start", "train", "evaluate", "report"]
@@ -107,13 +106,24 @@ def test_no_user_both_chooses_and_reports_and_none_of_them_trained(finished: Fin
     assert set(split.filter(pl.col("user_id").is_in(list(ids["reported"])))["split"]) == {"validation"}
 
 
-@pytest.mark.parametrize(("overrides", "frames"), [([], 1), ([ON_TEST], 2)])
-def test_learned_texts_are_written_once_per_seed_and_frame(
-    workshop: Workshop, store_copy: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], frames: int
+@pytest.mark.parametrize(
+    ("overrides", "frames", "twins"), [([], 1, False), ([ON_TEST], 2, False), ([ON_TEST], 2, True)]
+)
+def test_learned_texts_are_written_once_per_policy_and_frame(
+    workshop: Workshop,
+    store_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    frames: int,
+    twins: bool,
 ) -> None:
-    """On validation the evaluated examples are the report's; on test the report's are written besides."""
+    """On validation the evaluated examples are the report's; on test the report's are written besides. Seeds whose best
+    checkpoint is where both began are one policy."""
     for folder in (store_copy / "artefacts" / "evaluate").iterdir():
         shutil.rmtree(folder)
+    if twins:
+        for train in (store_copy / "artefacts" / "train").iterdir():
+            shutil.copytree(train / "seed-0" / "adapter", train / "seed-1" / "adapter", dirs_exist_ok=True)
     asked: list[tuple[str, int]] = []
 
     def counting(verbalizer: Any, inputs: pl.DataFrame, slots: Any) -> Any:
@@ -122,9 +132,12 @@ def test_learned_texts_are_written_once_per_seed_and_frame(
 
     monkeypatch.setattr(policy_controls, "written", counting)
     register = f"evaluation.register={store_copy / 'looks.json'}"
-    run(workshop.values, store_copy, *overrides, register)
-    seeds = len(workshop.values["seeds"])
-    assert len(asked) == seeds * frames + 1, asked  # and once the policy before reinforcement learning
+    result = run(workshop.values, store_copy, *overrides, register)
+    policies = 1 if twins else len(workshop.values["seeds"])
+    assert len(asked) == policies * frames + 1, asked  # and once the policy before reinforcement learning
+    parts = result.stages["evaluate"] / "parts"
+    for kind in ("texts-learned", "actions"):
+        assert (read_json(parts / f"{kind}-0.json") == read_json(parts / f"{kind}-1.json")) or not twins
 
 
 def test_a_second_time_everything_is_up_to_date(finished: Finished, workshop: Workshop) -> None:

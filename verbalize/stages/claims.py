@@ -12,14 +12,13 @@ from recsys.errors import InputError
 from recsys.storage import read_json, read_parquet, write_json
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import LEARNED, SHUFFLED, ClaimConfig
+from verbalize.recipe_sections import LEARNED, SHUFFLED, START, ClaimConfig
 from verbalize.report.artefacts import outcomes_table, timings_table, values_table, write_artefact
 from verbalize.report.claims import Claim, Estimator
 from verbalize.report.ledger import RESULTS, assemble, judge_families, write_claim
 from verbalize.stages import oracle
 from verbalize.stages.data import of_targets
 from verbalize.stages.evaluate import arm_of
-from verbalize.stages.policy import START
 from verbalize.stages.pool import HEADROOM_METRIC
 
 UNITS = {

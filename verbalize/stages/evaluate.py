@@ -1,6 +1,7 @@
 """The comparison: every arm on the same examples and slates, controls beside them, test opened under claims only."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -9,13 +10,13 @@ from recsys.evaluation import Arm, decide, shuffle_texts_between_users
 from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import LEARNED, ROLES, SHUFFLED
+from verbalize.recipe_sections import LEARNED, ROLES, SHUFFLED, START
 from verbalize.stages import baselines, data, displays, experience, policy_controls
 from verbalize.stages.audits import audits
 from verbalize.stages.plan import detectable, open_test, plan_of
-from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.ranking import Texts, margins, rank, text_table
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
+from verbalize.stages.saved_policies import learned_verbalizers
 from verbalize.stages.templates import load_roles, scripted
 from verbalize.stages.transfer import other_verbalizers
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -115,16 +116,20 @@ def learned_texts(
     recipe: Recipe, context: Context, frames: Mapping[str, pl.DataFrame], memory: "Memory | None"
 ) -> tuple[dict[int, dict[str, list[str]]], dict[str, list[str]]]:
     """Greedy texts of every seed's policy, by frame, and of the policy before reinforcement learning on the last frame;
-    kept in parts/, beside the actions on the frame "evaluated" of policies that act. Displays stand for texts.
+    kept in parts/, beside the actions on the frame "evaluated" of policies that act. Displays stand for texts. Seeds
+    that ended with equal weights write once.
     """
     last = list(frames)[-1]
     slots = recipe.policy.slots
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
-    for name, seed, make in learned_verbalizers(recipe, context, memory):
-        path = context.folder / "parts" / f"texts-{name}-{seed}.json"
-        if not path.exists():
-            verbalizer = make()
+    first: dict[Any, int] = {}
+    for name, seed, policy in learned_verbalizers(recipe, context, memory):
+        path, twin = _texts_path(context, name, seed), first.setdefault((name, policy.identity), seed)
+        if not path.exists() and twin != seed:
+            _as_twin(context, name, seed, twin)
+        elif not path.exists():
+            verbalizer = policy()
             wanted = {key: frame for key, frame in frames.items() if name != START or key == last}
             # On validation both frames are the report examples: they are written once.
             once = {id(frame): frame for frame in wanted.values()}
@@ -145,13 +150,26 @@ def learned_texts(
 def others_texts(recipe: Recipe, context: Context, examples: pl.DataFrame) -> Texts:
     """Greedy texts of the policies of the runs in `evaluation.against`; kept in parts/."""
     texts: Texts = {}
-    for name, seed, make in other_verbalizers(recipe.evaluation.against, context.inputs["examples"]):
-        path = context.folder / "parts" / f"texts-{name}-{seed}.json"
+    first: dict[Any, int] = {}
+    for name, seed, policy in other_verbalizers(recipe.evaluation.against, context.inputs["examples"]):
+        path, twin = _texts_path(context, name, seed), first.setdefault((name, policy.identity), seed)
         if not path.exists():
-            write_json(make().verbalize(verbalizer_inputs(examples)), path)
+            write_json(texts[name, twin] if twin != seed else policy().verbalize(verbalizer_inputs(examples)), path)
         texts[name, seed] = read_json(path)
         context.progress.stage("evaluate", "wrote", f"texts of {name}, seed {seed}")
     return texts
+
+
+def _as_twin(context: Context, name: str, seed: int, twin: int) -> None:
+    """A policy with the weights of another has done and written what that one has."""
+    actions = [policy_controls.actions_path(context.folder, one) for one in (twin, seed)]
+    for source, copy in (actions, [_texts_path(context, name, one) for one in (twin, seed)]):
+        if source.exists():
+            write_json(read_json(source), copy)
+
+
+def _texts_path(context: Context, name: str, seed: int) -> Path:
+    return context.folder / "parts" / f"texts-{name}-{seed}.json"
 
 
 def arm_of(name: str, roles: Mapping[str, str], recommender: str, baseline_names: Sequence[str]) -> Arm:

@@ -31,7 +31,7 @@ def learned_texts(recipe: Recipe, folder: str, examples: pl.DataFrame, parts: Pa
 
     Raises InputError when no finished training lies there, or one of another kind than this recipe's policy.
     """
-    from verbalize.stages.policy import trained_policies
+    from verbalize.stages.saved_policies import trained_policies
 
     place = Path(folder)
     name = f"recommender_training.learned = {folder}"

@@ -22,7 +22,7 @@ from verbalize.recipe import Recipe
 from verbalize.recipe_sections import LEARNED
 from verbalize.stages import data
 from verbalize.stages.log_files import load_log
-from verbalize.stages.policy import learned_verbalizers
+from verbalize.stages.saved_policies import learned_verbalizers
 from verbalize.verbalizers.actions import KEEP
 from verbalize.verbalizers.base import verbalizer_inputs
 

@@ -1,39 +1,31 @@
 """Training the verbalizer: the warm start on the pool's best candidates, then GRPO or DPO, one policy per seed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recsys.errors import InputError
 from recsys.models.settings import AdapterCard
-from recsys.storage import read_json, read_parquet, write_parquet
+from recsys.storage import read_parquet, write_parquet
 from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.processes import leads
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import LEARNED, START
 from verbalize.stages import data, displays, experience
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
+from verbalize.stages.saved_policies import asked_of, start_adapter
 from verbalize.tracking import Trackers, open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
-from verbalize.verbalizers.base import Verbalizer
 from verbalize.verbalizers.displays import DisplayConfig, constant_displays
 from verbalize.verbalizers.prompt_format import prompt_format
-from verbalize.verbalizers.rewrite import RewriteConfig
-from verbalize.verbalizers.slots import SlotConfig
 
 if TYPE_CHECKING:
-    from verbalize.experience.verbalizer import Memory
-
-PROMPTS_PER_FORWARD = 4
-"""Without gradients memory is no concern, and a few prompts together use the cores better than one."""
+    pass
 
 
 def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -183,80 +175,6 @@ def trainer_of(recipe: Recipe, context: Context, score: ScoreFunction) -> Callab
     return partial(train_actions, score=score, actions=recipe.policy.slots)
 
 
-def start_adapter(context: Context) -> str | None:
-    """The warm start's adapter, where there was one."""
-    return str(context.inputs["warm_start"] / ADAPTER) if "warm_start" in context.inputs else None
-
-
-def learned_verbalizers(
-    recipe: Recipe, context: Context, memory: "Memory | None" = None
-) -> Iterator[tuple[str, int, Callable[[], Verbalizer]]]:
-    """(name, seed, loader): the policy before reinforcement learning, then the best of every seed; with memory where
-    the recipe has experience (`memory`, else opened here).
-    """
-    memory = experience.open_memory(recipe, context.inputs) if memory is None else memory
-    yield START, 0, partial(open_policy, recipe, start_adapter(context), START, memory)
-    for seed, load in trained_policies(recipe, context.inputs["train"], LEARNED, memory):
-        yield LEARNED, seed, load
-
-
-def trained_policies(
-    recipe: Recipe, folder: Path, name: str, memory: "Memory | None" = None
-) -> Iterator[tuple[int, Callable[[], Verbalizer]]]:
-    """(seed, loader) of the best policy of every seed of a finished train stage in `folder`."""
-    for seed in recipe.seeds:
-        result = read_json(folder / f"seed-{seed}" / "result.json")
-        if recipe.gepa:
-            evolved = replace(recipe.policy.rewrite, instruction=result["instruction"])
-            prompted = replace(recipe, policy=replace(recipe.policy, rewrite=evolved))
-            yield seed, partial(open_policy, prompted, None, name, memory)
-            continue
-        adapter = folder / f"seed-{seed}" / result["adapter"]
-        yield seed, partial(open_policy, recipe, str(adapter), name, memory)
-
-
-def open_policy(recipe: Recipe, adapter: str | Path | None, name: str, memory: "Memory | None" = None) -> Verbalizer:
-    """A saved policy as a verbalizer (greedy). Raises InputError when it was trained on another base model, or on
-    prompts of another format.
-    """
-    from recsys.models.loading import load_language_model
-    from verbalize.optimize.policy import ActionPolicyVerbalizer
-    from verbalize.verbalizers.rewrite import RewriteVerbalizer
-
-    if adapter is not None:
-        _check_prompt(recipe, Path(adapter))
-    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, adapter, recipe.policy.device, merge=True)
-    policy: Verbalizer
-    slots = recipe.policy.slots
-    if slots is None:
-        policy = RewriteVerbalizer(lm, recipe.policy.rewrite)
-    else:
-        policy = ActionPolicyVerbalizer(
-            lm,
-            slots,
-            name=name,
-            prompt_budget=recipe.train.prompt_budget,
-            prompts_per_forward=PROMPTS_PER_FORWARD,
-        )
-    return experience.remembering(policy, memory)
-
-
 def policy_card(recipe: Recipe, lm: Any, command: str, note: str) -> AdapterCard:
     """The card of a policy's adapter, which also says what prompts it was trained to answer."""
-    return replace(card_of(recipe, lm, command, note), prompt=prompt_format(_asked(recipe)))
-
-
-def _asked(recipe: Recipe) -> SlotConfig | RewriteConfig:
-    return recipe.policy.slots or recipe.policy.rewrite
-
-
-def _check_prompt(recipe: Recipe, adapter: Path) -> None:
-    """Raises InputError when the adapter's card names another format; a card from before it named one is believed."""
-    card = adapter / "card.json"
-    trained, asked = read_json(card).get("prompt") if card.is_file() else "", prompt_format(_asked(recipe))
-    if trained and trained != asked:
-        raise InputError(
-            f"adapter {adapter}",
-            f"was trained on prompts of format {trained}, and policy.{recipe.policy.kind} asks in format {asked}",
-            f"set policy.{recipe.policy.kind} as in the recipe that trained it, or train again",
-        )
+    return replace(card_of(recipe, lm, command, note), prompt=prompt_format(asked_of(recipe)))

@@ -9,10 +9,10 @@ stages lie. Two uses:
 `evaluation.against`   the run's policies are further arms: asked as their own recipe asks them, with their own
                        experience, about this recipe's examples.
 
-Adapters refuse another base by their card, and policies another prompt format (`stages.policy.open_policy`).
+Adapters refuse another base by their card, and policies another prompt format (`stages.saved_policies.open_policy`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from verbalize.pipeline import STORE, Stage, folder_of
 from verbalize.recipe import TRANSFERRED, Recipe
 from verbalize.recipe_display import refuse_display
 from verbalize.stages.experience import open_memory, showing
-from verbalize.stages.policy import trained_policies
-from verbalize.verbalizers.base import Verbalizer
+from verbalize.stages.saved_policies import SavedPolicy, trained_policies
 
 BORROWED = ("recommender", "templates", "pool", "experience", "warm_start", "train")
 ASKED_BY = ("experience", "train")
@@ -90,16 +89,14 @@ def identities(against: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def other_verbalizers(
-    against: Mapping[str, str], examples: Path
-) -> Iterator[tuple[str, int, Callable[[], Verbalizer]]]:
-    """(arm, seed, loader) of every policy of every other run, asked about the examples below `examples`."""
+def other_verbalizers(against: Mapping[str, str], examples: Path) -> Iterator[tuple[str, int, SavedPolicy]]:
+    """(arm, seed, policy) for every policy of every other run, asked about the examples below `examples`."""
     for name, folder in against.items():
         run = finished_run(folder)
         refuse_display(run.recipe, f"evaluation.against.{name} = {folder}: a run")
         memory = open_memory(run.recipe, run.stages, examples)
-        for seed, load in trained_policies(run.recipe, run.stages["train"], name, memory):
-            yield name, seed, load
+        for seed, policy in trained_policies(run.recipe, run.stages["train"], name, memory):
+            yield name, seed, policy
 
 
 def _same(where: str, ours: Any, theirs: Any, run: FinishedRun) -> None:

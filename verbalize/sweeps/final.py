@@ -25,15 +25,15 @@ from recsys.storage import read_json, write_json
 from verbalize.config import plain
 from verbalize.pipeline import STORE, Context, Progress, Silent
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import BASELINES, LEARNED
+from verbalize.recipe_sections import BASELINES, LEARNED, START
 from verbalize.report.artefacts import outcomes_table, write_artefact
 from verbalize.report.claims import Estimator, format_claim
 from verbalize.report.ledger import RESULTS, assemble, write_claim
 from verbalize.report.provenance import revision
 from verbalize.stages import baselines, data
-from verbalize.stages.policy import START, learned_verbalizers
 from verbalize.stages.ranking import rank
 from verbalize.stages.recommender import open_recommender
+from verbalize.stages.saved_policies import learned_verbalizers
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.measure import Measured, fit_baseline, measure, prepare
 from verbalize.sweeps.results import FINAL, pick, write_results
