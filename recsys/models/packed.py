@@ -54,8 +54,8 @@ def packed_tokens(
 
     `token_budget` bounds the tokens of one forward pass, padding included: rows are sorted by length and batched up to
     it, and a row longer than that is split between branches, its prefix repeated. One prefix with one branch is never
-    cut. Gradients flow when they are enabled by the caller. Raises InputError for an empty prefix, an
-    empty branch or a sequence longer than the model's positions.
+    cut. Gradients flow when they are enabled by the caller. Raises InputError for an empty prefix, an empty branch or a
+    sequence longer than the model's positions.
     """
     body, head = body_and_head(model)
     check_requests(requests, getattr(body.config, "max_position_embeddings", None))

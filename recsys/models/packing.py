@@ -52,17 +52,17 @@ def rows_of(requests: Sequence[PackedRequest], budget: int) -> list[Row]:
     """One row per chain of prefixes; more when its branches do not fit into `budget` beside the trunk."""
     rows: list[Row] = []
     chosen: list[tuple[int, int]]
-    for chain in prefix_chains([request.prefix for request in requests]):
-        trunk, chosen, length = chain[0], [], len(requests[chain[0]].prefix)
-        for request in chain:
+    asking = [number for number, request in enumerate(requests) if request.branches]
+    for chain in prefix_chains([requests[number].prefix for number in asking]):
+        trunk, chosen, length = asking[chain[0]], [], len(requests[asking[chain[0]]].prefix)
+        for request in (asking[place] for place in chain):
             for branch, tokens in enumerate(requests[request].branches):
                 if chosen and length + len(tokens) - 1 > budget:
                     rows.append(Row(trunk, tuple(chosen), length))
                     trunk, chosen, length = request, [], len(requests[request].prefix)
                 chosen.append((request, branch))
                 length += len(tokens) - 1
-        if chosen:
-            rows.append(Row(trunk, tuple(chosen), length))
+        rows.append(Row(trunk, tuple(chosen), length))
     return rows
 
 

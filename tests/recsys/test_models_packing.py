@@ -30,6 +30,7 @@ def test_rows_hold_every_branch_once_and_keep_the_budget(asked: list[PackedReque
     assert sorted(held) == [(i, j) for i, one in enumerate(asked) for j in range(len(one.branches))]
     for row in rows:
         trunk = asked[row.trunk].prefix
+        assert asked[row.trunk].branches  # nobody is fed for nothing
         assert all(trunk[: len(asked[i].prefix)] == asked[i].prefix for i, _ in row.chosen)
         assert row.length == len(trunk) + sum(len(asked[i].branches[j]) - 1 for i, j in row.chosen)
         assert row.length <= budget or len(row.chosen) == 1 or row.length == len(trunk)
