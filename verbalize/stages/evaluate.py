@@ -123,7 +123,7 @@ def learned_texts(
     slots = recipe.policy.slots
     seeds: dict[int, dict[str, list[str]]] = {}
     start: dict[str, list[str]] = {}
-    first: dict[Any, int] = {}
+    first: dict[tuple[str, tuple[str, str]], int] = {}
     for name, seed, policy in learned_verbalizers(recipe, context, memory):
         path, twin = _texts_path(context, name, seed), first.setdefault((name, policy.identity), seed)
         if not path.exists() and twin != seed:
@@ -150,7 +150,7 @@ def learned_texts(
 def others_texts(recipe: Recipe, context: Context, examples: pl.DataFrame) -> Texts:
     """Greedy texts of the policies of the runs in `evaluation.against`; kept in parts/."""
     texts: Texts = {}
-    first: dict[Any, int] = {}
+    first: dict[tuple[str, tuple[str, str]], int] = {}
     for name, seed, policy in other_verbalizers(recipe.evaluation.against, context.inputs["examples"]):
         path, twin = _texts_path(context, name, seed), first.setdefault((name, policy.identity), seed)
         if not path.exists():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -23,9 +23,6 @@ from verbalize.tracking import Trackers, open_tracker
 from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.displays import DisplayConfig, constant_displays
 from verbalize.verbalizers.prompt_format import prompt_format
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
