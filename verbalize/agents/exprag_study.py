@@ -40,6 +40,7 @@ from verbalize.agents.exprag_agents import (
     token_counter,
     train_agent,
 )
+from verbalize.agents.exprag_claims import COMPARISONS, claims_of
 from verbalize.agents.exprag_development import (
     MISSING,
     Verdict,
@@ -52,7 +53,7 @@ from verbalize.agents.exprag_report import development_text, evaluation_text, fa
 from verbalize.agents.exprag_settings import GROUPS, CellPlan, Config, Group, cells_of
 from verbalize.agents.pool import EnvironmentPool, Environments, PoolConfig
 from verbalize.agents.rollouts import Memory, Policy
-from verbalize.agents.study import LEAST_GAMES, LEAST_SEEDS, StudyClaim, StudyResult
+from verbalize.agents.study import StudyResult
 from verbalize.experience.embedding import Embedder
 from verbalize.pipeline import Progress
 
@@ -60,30 +61,6 @@ if TYPE_CHECKING:
     from recsys.models.loading import LanguageModel
 
 __all__ = ["Config", "carry_out", "claims_of", "run"]
-
-CLAIMS = (
-    StudyClaim(
-        "agents.expraglora_vs_lora_unseen",
-        "Success on unseen families: ExpRAG-LoRA with the matched index minus LoRA without memory",
-        "exprag-lora/unseen/matched",
-        "lora/unseen/empty",
-    ),
-    StudyClaim(
-        "agents.exprag_vs_base_unseen",
-        "Success on unseen families: the untrained model with ExpRAG and the matched index minus without memory",
-        "exprag/unseen/matched",
-        "base/unseen/empty",
-    ),
-)
-COMPARISONS = (
-    *((claim.a, claim.b) for claim in CLAIMS),
-    ("lora+exprag/unseen/matched", "lora/unseen/empty"),
-    ("exprag-lora/unseen/matched", "lora+exprag/unseen/matched"),
-    ("exprag-lora/unseen/matched", "exprag-lora/unseen/mismatched"),
-    ("exprag-lora/unseen/empty", "lora/unseen/empty"),
-    ("exprag-lora/seen/matched", "lora/seen/empty"),
-    ("exprag-lora/seen/empty", "lora/seen/empty"),
-)
 
 
 def run(config: Config, folder: Path, progress: Progress, command: str) -> StudyResult:
@@ -147,13 +124,6 @@ def carry_out(
     facts["differences"] = rate_facts(differences)
     claims = tuple(replace(claim, note=in_words) for claim in claims_of(config))
     return StudyResult(facts, evaluation_text(rates, differences, facts), values, claims)
-
-
-def claims_of(config: Config) -> tuple[StudyClaim, ...]:
-    """The claims that an evaluation of `config` has the evidence for; both are about the unseen families."""
-    games = len(config.families.unseen) * config.games.test
-    enough = games >= LEAST_GAMES and len(config.seeds) >= LEAST_SEEDS
-    return CLAIMS if config.phase == "evaluation" and enough else ()
 
 
 def _differences(values: pl.DataFrame, arms: Sequence[str]) -> dict[str, Rate]:

@@ -1,0 +1,84 @@
+"""What the ExpRAG study compares: two claims with targets, and what describes where a gain comes from."""
+
+from verbalize.agents.exprag_settings import GROUPS, Config, cells_of
+from verbalize.agents.study import LEAST_GAMES, LEAST_SEEDS, StudyClaim
+
+CLAIMS = (
+    StudyClaim(
+        "agents.expraglora_vs_lora_unseen",
+        "Success on unseen families: ExpRAG-LoRA with the matched index minus LoRA without memory",
+        "exprag-lora/unseen/matched",
+        "lora/unseen/empty",
+    ),
+    StudyClaim(
+        "agents.exprag_vs_base_unseen",
+        "Success on unseen families: the untrained model with ExpRAG and the matched index minus without memory",
+        "exprag/unseen/matched",
+        "base/unseen/empty",
+    ),
+)
+DESCRIBED = tuple(
+    StudyClaim(f"agents.{name}", f"Success on {statement}", a, b, target=None)
+    for name, statement, a, b in (
+        (
+            "exprag_at_test_vs_lora_unseen",
+            "unseen families: LoRA with the matched index at test alone minus without memory",
+            "lora+exprag/unseen/matched",
+            "lora/unseen/empty",
+        ),
+        (
+            "expraglora_vs_exprag_at_test_unseen",
+            "unseen families, the index matched: ExpRAG-LoRA minus LoRA with memory at test alone",
+            "exprag-lora/unseen/matched",
+            "lora+exprag/unseen/matched",
+        ),
+        (
+            "expraglora_matched_vs_mismatched_unseen",
+            "unseen families: ExpRAG-LoRA with the matched index minus with the mismatched one",
+            "exprag-lora/unseen/matched",
+            "exprag-lora/unseen/mismatched",
+        ),
+        (
+            "expraglora_mismatched_vs_lora_unseen",
+            "unseen families: ExpRAG-LoRA with the mismatched index minus LoRA without memory",
+            "exprag-lora/unseen/mismatched",
+            "lora/unseen/empty",
+        ),
+        (
+            "expraglora_empty_vs_lora_unseen",
+            "unseen families, no memory at test: ExpRAG-LoRA minus LoRA",
+            "exprag-lora/unseen/empty",
+            "lora/unseen/empty",
+        ),
+        (
+            "expraglora_vs_lora_seen",
+            "seen families: ExpRAG-LoRA with the matched index minus LoRA without memory",
+            "exprag-lora/seen/matched",
+            "lora/seen/empty",
+        ),
+        (
+            "expraglora_empty_vs_lora_seen",
+            "seen families, no memory at test: ExpRAG-LoRA minus LoRA",
+            "exprag-lora/seen/empty",
+            "lora/seen/empty",
+        ),
+        (
+            "exprag_at_test_vs_lora_seen",
+            "seen families: LoRA with the matched index at test alone minus without memory",
+            "lora+exprag/seen/matched",
+            "lora/seen/empty",
+        ),
+    )
+)
+"""What says where a gain comes from: recorded without targets."""
+COMPARISONS = tuple((claim.a, claim.b) for claim in (*CLAIMS, *DESCRIBED))
+
+
+def claims_of(config: Config) -> tuple[StudyClaim, ...]:
+    """The claims that an evaluation of `config` has the evidence for: the two of the unseen families, and what is
+    described of the arms that are played."""
+    games = min(len(config.families.of(group)) for group in GROUPS) * config.games.test
+    if config.phase != "evaluation" or games < LEAST_GAMES or len(config.seeds) < LEAST_SEEDS:
+        return ()
+    played = {plan.arm for plan in cells_of(config)}
+    return tuple(claim for claim in (*CLAIMS, *DESCRIBED) if {claim.a, claim.b} <= played)
