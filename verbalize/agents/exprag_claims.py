@@ -57,6 +57,12 @@ DESCRIBED = tuple(
             "lora/seen/empty",
         ),
         (
+            "expraglora_matched_vs_mismatched_seen",
+            "seen families: ExpRAG-LoRA with the matched index minus with the mismatched one",
+            "exprag-lora/seen/matched",
+            "exprag-lora/seen/mismatched",
+        ),
+        (
             "expraglora_empty_vs_lora_seen",
             "seen families, no memory at test: ExpRAG-LoRA minus LoRA",
             "exprag-lora/seen/empty",
