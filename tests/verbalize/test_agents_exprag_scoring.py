@@ -1,4 +1,4 @@
-"""Scores with kept keys and values against scores computed anew, through whole episodes."""
+"""Scores and actions with kept keys and values against those computed anew, through whole episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ from tiny_run import model_with_chat
 
 from recsys.errors import InputError
 from recsys.models.loading import LanguageModel, load_language_model
+from verbalize.agents.cached_generation import CachedGeneratingPolicy
 from verbalize.agents.cached_scoring import CachedScoringPolicy
 from verbalize.agents.chats import ChatFormat
-from verbalize.agents.language_policies import ActingConfig, ScoringPolicy
+from verbalize.agents.language_policies import ActingConfig, GeneratingPolicy, ScoringPolicy
 from verbalize.agents.pool import LocalEnvironments
 from verbalize.agents.rollouts import RolloutConfig, Situation, roll_out
 
@@ -57,6 +58,20 @@ def test_scores_equal_those_computed_anew(language: LanguageModel, memory: objec
     form = RolloutConfig(form=ChatFormat(system))
     roll_out(LocalEnvironments(Ladder(), 3), both, tasks, form, memory)  # type: ignore[arg-type]
     assert len(both.compared) >= 20 and max(both.compared) < 1e-4
+
+
+@pytest.mark.parametrize("memory", [None, constant, changing])
+@pytest.mark.parametrize("system", ["play a game", ""])
+def test_actions_equal_those_written_anew(language: LanguageModel, memory: object, system: str) -> None:
+    acting = ActingConfig(max_new_tokens=6)
+    tasks, form = [ladder(n, 4, 8) for n in range(5)], RolloutConfig(form=ChatFormat(system))
+    cached = CachedGeneratingPolicy(language.model, language.tokenizer, acting)
+    plain = GeneratingPolicy(language.model, language.tokenizer, acting)
+    played = [roll_out(LocalEnvironments(Ladder(), 3), one, tasks, form, memory) for one in (plain, cached)]  # type: ignore[arg-type]
+    assert played[0] == played[1]
+    assert len({turn.action for episode in played[1] for turn in episode.turns}) > 1 and played[1][0].turns[0].action
+    with pytest.raises(InputError, match="nothing is drawn here"):
+        CachedGeneratingPolicy(language.model, language.tokenizer, ActingConfig(temperature=1.0))
 
 
 def test_what_an_episode_becomes_does_not_depend_on_who_else_plays(language: LanguageModel) -> None:

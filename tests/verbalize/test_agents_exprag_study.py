@@ -12,7 +12,7 @@ from recsys.models.settings import LoraSettings
 from recsys.storage import read_json
 from verbalize.agents.expert import GameSet
 from verbalize.agents.exprag import RetrievalConfig
-from verbalize.agents.exprag_claims import CLAIMS, COMPARISONS
+from verbalize.agents.exprag_claims import CLAIMS, COMPARISONS, SCIENCEWORLD, claims_of
 from verbalize.agents.exprag_development import MISSING
 from verbalize.agents.exprag_settings import (
     PARTS,
@@ -217,6 +217,23 @@ def test_the_shipped_study_is_what_the_claims_need() -> None:
     assert headline == set(config.seeds)
 
 
+def test_the_small_run_of_the_other_bench_is_described_and_claims_nothing() -> None:
+    config = load_study(STUDY.with_name("scienceworld.yaml")).config
+    claims = claims_of(config)
+    assert {claim.id for claim in claims} == {claim.id for claim in SCIENCEWORLD}
+    assert all(claim.target is None for claim in claims)
+    assert {(claim.a, claim.b) for claim in claims} <= set(COMPARISONS)
+    assert claims_of(replace(config, games=replace(config.games, test=9))) == ()
+    assert claims_of(replace(config, bench="textworld")) == ()
+
+
+def test_how_actions_are_written_decides_what_is_played_again(config: Config) -> None:
+    assert PlayConfig().identity == (False,)  # the keys of recorded cells
+    free = replace(config, play=replace(config.play, acting="generate"))
+    assert len({one.play.identity for one in (config, free)}) == 2
+    assert free.play.identity != replace(free.play, max_new_tokens=8).identity
+
+
 def test_refusals(config: Config) -> None:
     sets = asdict(config)["families"]["seen"]
     with pytest.raises(InputError, match="each set once"):
@@ -227,3 +244,5 @@ def test_refusals(config: Config) -> None:
         Games(train=3, bank=3, failures=4)
     with pytest.raises(InputError, match=r"ablations\.seeds = 0"):
         Ablations(seeds=0)
+    with pytest.raises(InputError, match=r"play\.max_new_tokens = 0"):
+        replace(config, play=PlayConfig(max_new_tokens=0))

@@ -13,23 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
-from verbalize.agents import scienceworld_env
+from verbalize.agents import scienceworld_simulator
 from verbalize.agents.environment import play
+from verbalize.agents.expert import PARTS, GameSet, tasks_of
 from verbalize.agents.policies import ExpertPolicy
 from verbalize.agents.pool import EnvironmentPool, LocalEnvironments, PoolConfig
 from verbalize.agents.rollouts import Situation, roll_out
-from verbalize.agents.scienceworld_env import (
-    NOTHING,
-    ScienceWorld,
-    ScienceWorldEnvironment,
-    SimulatorConfig,
-    SimulatorLostError,
-    bounded,
-    families,
-    science_task,
-    variations,
-    walkthrough,
-)
+from verbalize.agents.scienceworld_bench import ScienceWorldBench
+from verbalize.agents.scienceworld_env import NOTHING, ScienceWorld, ScienceWorldEnvironment, bounded
+from verbalize.agents.scienceworld_simulator import SimulatorConfig, SimulatorLostError, families
+from verbalize.agents.scienceworld_tasks import science_task, variations, walkthrough
 
 PATIENT = SimulatorConfig(step_timeout=120.0, start_timeout=240.0)
 
@@ -114,6 +107,17 @@ def test_splits_are_the_simulators(folder: Path) -> None:
     assert min(parts["test"]) > max(parts["dev"]) > max(parts["train"])
 
 
+def test_parts_of_a_study_share_no_variation(folder: Path) -> None:
+    bench, kind = ScienceWorldBench(folder, PATIENT), GameSet("lifespan-longest-lived", 1, 20)
+    seeds = {part: [task.seed for task in tasks_of(bench, [kind], part, 5)] for part in PARTS}
+    together = [seed for part in seeds.values() for seed in part]
+    assert len(set(together)) == len(together) == 25
+    for part, split in (("train", "train"), ("bank", "train"), ("selection", "dev"), ("test", "test")):
+        assert set(seeds[part]) <= set(variations(kind.family, split, folder, PATIENT))
+    with pytest.raises(InputError, match=r"games\.selection = 17 or more: .* has 16 variations"):
+        tasks_of(bench, [kind], "selection", 17)
+
+
 def test_lost_simulators_are_replayed_and_none_is_left(world: ScienceWorldEnvironment, folder: Path) -> None:
     task = science_task("find-living-thing", 0, max_steps=4)
     plan = walkthrough(science_task("find-living-thing", 0), folder, PATIENT)[:4]
@@ -190,6 +194,6 @@ def test_bad_tasks_are_refused(simulator: None, monkeypatch: pytest.MonkeyPatch)
         variations("boil", "all", Path("nowhere"))
     with pytest.raises(InputError, match="call reset"):
         ScienceWorld()().goal()
-    monkeypatch.setattr(scienceworld_env.shutil, "which", lambda name: None)
+    monkeypatch.setattr(scienceworld_simulator.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"java.*is not installed"):
         ScienceWorld()().reset(science_task("boil", 0))

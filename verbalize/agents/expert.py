@@ -103,6 +103,16 @@ def tasks_of(bench: Bench, sets: Sequence[GameSet], part: str, games: int) -> li
     return tasks
 
 
+def part_of(seed: int) -> tuple[str, int]:
+    """The part that a seed of `tasks_of` belongs to, and its number there.
+
+    >>> part_of(400_002)
+    ('test', 2)
+    """
+    part, number = divmod(seed, _SEEDS_PER_PART)
+    return PARTS[part], number
+
+
 def expert_trajectories(bench: Bench, environments: Environments, tasks: Sequence[Task]) -> list[Trajectory]:
     """The solutions that win when played, in the order of the tasks; one that does not win is left out."""
     played = roll_out(environments, ExpertPolicy(bench.walkthrough), tasks)

@@ -79,7 +79,7 @@ def adapter_key(config: Config, agent: Agent, seed: int, base_digest: str, seen:
     memory = None
     if agent == "exprag-lora":
         memory = [asdict(config.retrieval), config.memory_dropout]
-    selection = [[asdict(s) for s in config.families.seen], config.games.selection, config.play.per_token]
+    selection = [[asdict(s) for s in config.families.seen], config.games.selection, *config.play.identity]
     return key_of(VERSION, base_digest, asdict(FORM), seen.key, plain(config.sft), selection, memory, seed)
 
 
@@ -92,11 +92,15 @@ def train_agent(work: Workshop, agent: Agent, seed: int, seen: Bank, base_digest
 
 
 def policy_of(config: Config, model: Any, tokenizer: Any) -> Policy:
-    """The likeliest admissible action, every time."""
+    """The likeliest action, every time."""
+    from verbalize.agents.cached_generation import CachedGeneratingPolicy
     from verbalize.agents.cached_scoring import CachedScoringPolicy
     from verbalize.agents.language_policies import ActingConfig
 
-    return CachedScoringPolicy(model, tokenizer, ActingConfig(per_token=config.play.per_token))
+    play = config.play
+    acting = ActingConfig(per_token=play.per_token, max_new_tokens=play.max_new_tokens)
+    kind = CachedScoringPolicy if play.acting == "score" else CachedGeneratingPolicy
+    return kind(model, tokenizer, acting)
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:

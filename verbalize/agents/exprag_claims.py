@@ -81,11 +81,33 @@ seen: mismatched minus LoRA on unseen families; matched minus mismatched, and me
 COMPARISONS = tuple((claim.a, claim.b) for claim in (*CLAIMS, *DESCRIBED))
 
 
+SCIENCEWORLD = tuple(
+    StudyClaim(
+        f"agents.scienceworld_{name}",
+        f"ScienceWorld, a small run, success on {group} families: {arm} with the matched index minus {other} without",
+        f"{a}/{group}/matched",
+        f"{b}/{group}/empty",
+        target=None,
+    )
+    for name, group, arm, other, a, b in (
+        ("expraglora_vs_lora_unseen", "unseen", "ExpRAG-LoRA", "LoRA", "exprag-lora", "lora"),
+        ("exprag_vs_base_unseen", "unseen", "the untrained model", "the same", "exprag", "base"),
+        ("expraglora_vs_lora_seen", "seen", "ExpRAG-LoRA", "LoRA", "exprag-lora", "lora"),
+    )
+)
+"""What is described of the other bench. Nothing is claimed there, so that few games and one seed may be recorded."""
+LEAST_DESCRIBED = 20
+"""Games that a description needs."""
+
+
 def claims_of(config: Config) -> tuple[StudyClaim, ...]:
     """The claims that an evaluation of `config` has the evidence for: the two of the unseen families, and what is
-    described of the arms that are played."""
+    described of the arms that are played; of ScienceWorld, descriptions alone."""
     games = min(len(config.families.of(group)) for group in GROUPS) * config.games.test
-    if config.phase != "evaluation" or games < LEAST_GAMES or len(config.seeds) < LEAST_SEEDS:
+    science = config.bench == "scienceworld"
+    least_games, least_seeds = (LEAST_DESCRIBED, 1) if science else (LEAST_GAMES, LEAST_SEEDS)
+    if config.phase != "evaluation" or games < least_games or len(config.seeds) < least_seeds:
         return ()
     played = {plan.arm for plan in cells_of(config)}
-    return tuple(claim for claim in (*CLAIMS, *DESCRIBED) if {claim.a, claim.b} <= played)
+    candidates = SCIENCEWORLD if science else (*CLAIMS, *DESCRIBED)
+    return tuple(claim for claim in candidates if {claim.a, claim.b} <= played)

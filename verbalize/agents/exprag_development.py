@@ -52,7 +52,7 @@ def verdict_path(folder: Path, config: Config, base_digest: str, seen: Bank) -> 
     """Where in a study's folder the verdict of this configuration is kept."""
     families = [[asdict(games) for games in config.families.of(group)] for group in GROUPS]
     adapter = adapter_key(config, "lora", config.seeds[0], base_digest, seen)
-    key = key_of(VERSION, adapter, families, config.games.development, asdict(FORM), config.play.per_token)
+    key = key_of(VERSION, adapter, families, config.games.development, asdict(FORM), *config.play.identity)
     return folder / "development" / f"{key}.json"
 
 

@@ -96,13 +96,22 @@ class Ablations:
 
 @dataclass(frozen=True)
 class PlayConfig:
-    """How games are played: the likeliest admissible action, every time."""
+    """How games are played: the likeliest action, every time."""
 
     environments: int = 8
+    acting: Literal["score", "generate"] = "score"
+    """`score`: the likeliest of the admissible actions; `generate`: written freely, where hundreds are admissible."""
+    max_new_tokens: int = 24
+    """Of a generated action."""
     per_token: bool = False
-    """Divide an action's log-probability by its tokens."""
+    """Scores: divide an action's log-probability by its tokens."""
     processes: int = 1
     """Games made at once."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides how games end, besides who plays; scoring has the keys it had when there was nothing else."""
+        return (self.per_token,) if self.acting == "score" else (self.acting, self.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class Config:
 
     name: str
     families: Families
+    bench: Literal["textworld", "scienceworld"] = "textworld"
     phase: Literal["development", "evaluation"] = "evaluation"
     """`development` measures LoRA on development games of both groups, so that difficulty can be set before test."""
     through: Part = "ablations"
@@ -130,6 +140,8 @@ class Config:
     play: PlayConfig = field(default_factory=PlayConfig)
 
     def __post_init__(self) -> None:
+        if self.play.max_new_tokens < 1:
+            raise InputError(f"play.max_new_tokens = {self.play.max_new_tokens}", "must be at least 1", "try 24")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds = {list(self.seeds)}", "name each training once, at least one", "try [0, 1, 2]")
         if not 0 <= self.memory_dropout < 1:

@@ -64,9 +64,16 @@ __all__ = ["Config", "carry_out", "claims_of", "run"]
 
 
 def run(config: Config, folder: Path, progress: Progress, command: str) -> StudyResult:
-    """Carry the study out on TextWorld; games lie beside the studies, since several of them play the same ones."""
-    bench = TextWorldBench(folder.parent / "games", config.play.processes)
-    pool = PoolConfig(config.play.environments, preload=("verbalize.agents.textworld_env",))
+    """Carry the study out; games lie beside the studies, since several of them play the same ones."""
+    bench: Bench
+    if config.bench == "textworld":
+        bench = TextWorldBench(folder.parent / "games", config.play.processes)
+        pool = PoolConfig(config.play.environments, preload=("verbalize.agents.textworld_env",))
+    else:
+        from verbalize.agents.scienceworld_bench import ScienceWorldBench
+
+        bench = ScienceWorldBench(folder.parent / "scienceworld")
+        pool = PoolConfig(config.play.environments)
     with EnvironmentPool(bench.make, pool) as environments:
         return carry_out(config, folder, progress, command, bench, environments)
 
@@ -158,7 +165,7 @@ class _Players:
             self._digest if adapter is None else adapter.parent.name,
             [[task.id, task.max_steps] for task in tasks],
             asdict(FORM),
-            self._work.config.play.per_token,
+            *self._work.config.play.identity,
             None if plan.retrieval is None else [asdict(plan.retrieval), shown.key if shown else None],
         )
         player = partial(self._player, plan, adapter, shown)
