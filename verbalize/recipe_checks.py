@@ -31,10 +31,10 @@ def check_recipe(recipe: "Recipe") -> None:
         recipe.dpo.check(recipe.train)
     if recipe.experience:
         _among("experience.sketch", [recipe.experience.sketch], TEMPLATES)
-    if recipe.recommender_training and recipe.recommender.mode not in MODES:
+    if recipe.recommender_training and recipe.recommender.mode not in (*MODES, "embedding"):
         raise InputError(
             f"recommender_training with recommender.mode {recipe.recommender.mode}",
-            "trains a local language model only",
+            "trains a local model only",
             "set recommender_training: null",
         )
     if recipe.policy.kind == "display":

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from recsys.errors import CorruptFileError, InputError
-from recsys.models.settings import AdapterCard, LoraSettings
+from recsys.models.settings import ENCODER_ATTENTION, ENCODER_MLP, AdapterCard, LoraSettings
 from recsys.seeding import stable_hash
 from recsys.storage import read_json, write_json, write_text
 
@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 CARD = "card.json"
 
 
-def lora_config(settings: LoraSettings, layers: int) -> LoraConfig:
-    """The PEFT form of our settings for a model of so many layers. Raises InputError where more are asked for."""
+def lora_config(settings: LoraSettings, layers: int, encoder: bool = False) -> LoraConfig:
+    """The PEFT form of our settings for a model of so many layers, a causal one or a sentence `encoder`. Raises
+    InputError where more layers are asked for."""
     chosen = settings.last_layers
     if chosen is not None and chosen > layers:
         raise InputError(
@@ -32,18 +33,25 @@ def lora_config(settings: LoraSettings, layers: int) -> LoraConfig:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         bias="none",
-        target_modules=list(settings.targets),
+        target_modules=list(ENCODER_ATTENTION + (ENCODER_MLP if settings.mlp else ()) if encoder else settings.targets),
         layers_to_transform=None if chosen is None else list(range(layers - chosen, layers)),
-        task_type="CAUSAL_LM",
+        task_type="FEATURE_EXTRACTION" if encoder else "CAUSAL_LM",
     )
 
 
 def add_lora(model: Any, settings: LoraSettings, seed: int) -> PeftModel:
-    """Wrap `model` with a fresh adapter (B = 0: outputs unchanged). The same seed gives the same A; the caller's random
-    state is left as it was."""
+    """Wrap a causal model or a BERT-like encoder with a fresh adapter (B = 0: outputs unchanged). The same seed gives
+    the same A; the caller's random state is left as it was. Raises InputError for a model with neither's projections.
+    """
+    last = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    encoder = "query" in last
+    if not encoder and "q_proj" not in last:
+        raise InputError(
+            f"{type(model).__name__}", "has no projections named q_proj or query to adapt", "use another model"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_hash(seed, "lora") % 2**63)
-        return get_peft_model(model, lora_config(settings, model.config.num_hidden_layers))
+        return get_peft_model(model, lora_config(settings, model.config.num_hidden_layers, encoder))
 
 
 def save_adapter(model: PeftModel, folder: Path | str, card: AdapterCard) -> Path:

@@ -7,6 +7,9 @@ from recsys.later import later
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+ENCODER_ATTENTION = ("query", "key", "value", "attention.output.dense")
+ENCODER_MLP = ("intermediate.dense", "output.dense")
+"""The same projections by the names that BERT and its relatives have for them."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ is neither flat nor a maximum. A blank text scores 0 everywhere. Items are embed
 sorted order, so a score depends on neither slate nor catalogue order; texts are embedded anew in every call, because
 the company of a batch moves last bits and a resumed evaluation must give the same ones.
 
-Nothing here is trained. What a trained encoder would need is an `Encoder`: anything from texts to unit vectors.
+An `Encoder` is anything from texts to unit vectors: as it was downloaded, or with an adapter that learned from slates
+(`verbalize.optimize.encoder_training`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -177,14 +179,17 @@ class EmbeddingRecommender:
 
 
 def build_embedding_recommender(
-    settings: EmbeddingSettings, candidate_texts: Mapping[str, str], device: str | None = None
+    settings: EmbeddingSettings,
+    candidate_texts: Mapping[str, str],
+    device: str | None = None,
+    adapter: str | None = None,
 ) -> EmbeddingRecommender:
-    """With the encoder loaded as configured, on `device` (default CPU). Raises InputError when `max_tokens` is more
-    than the encoder has positions for.
+    """With the encoder loaded as configured, on `device` (default CPU), and its `adapter`. Raises InputError when
+    `max_tokens` is more than the encoder has positions for, or the adapter was made for another encoder.
     """
     from recsys.models.embedding import SentenceEncoder
 
-    encoder = SentenceEncoder(settings.model, settings.batch_size, settings.max_tokens, device)
+    encoder = SentenceEncoder(settings.model, settings.batch_size, settings.max_tokens, device, adapter)
     positions = getattr(encoder.encoder.config, "max_position_embeddings", settings.max_tokens)
     if settings.max_tokens > positions:
         raise InputError(
@@ -192,4 +197,9 @@ def build_embedding_recommender(
             f"is more than {settings.model} reads ({positions})",
             "lower it, or choose an encoder that reads more",
         )
-    return EmbeddingRecommender(candidate_texts, encoder, settings, encoder.tokenizer)
+    recommender = EmbeddingRecommender(candidate_texts, encoder, settings, encoder.tokenizer)
+    if adapter is not None:
+        from recsys.models.loading import weights_digest
+
+        recommender.digest += f" {weights_digest(Path(adapter))}"
+    return recommender

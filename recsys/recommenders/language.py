@@ -27,7 +27,8 @@ class LanguageRecommenderConfig:
                       (probabilities of option labels, one forward), generate (decode and parse an answer, as in
                       arXiv 2602.20558), remote (listwise or generate by a server, see `remote`) or embedding
                       (nearness of vectors, see `embedding`)
-    adapter:          folder written by `save_adapter`; one made for another base is refused
+    adapter:          folder written by `save_adapter`, of the language model or the sentence encoder; one made for
+                      another base is refused
     cue:              the sentence before the candidate in likelihood mode; the same for every arm
     kind:             what the prompts of listwise, generate and remote call an item
     token_budget:     tokens of one forward pass, padding included; changes memory and speed, not scores (1024 measured
@@ -62,10 +63,10 @@ class LanguageRecommenderConfig:
                 "does not say where texts would go",
                 "give recommender.remote: {endpoint: http://localhost:8000/v1, model: name}",
             )
-        if self.adapter and self.mode not in MODES:
+        if self.adapter and self.mode == "remote":
             raise InputError(
                 f"adapter {self.adapter} in mode {self.mode}",
-                "is for a local language model",
+                "is for a local model",
                 "load the adapter on the server, or use a local mode",
             )
         if not self.cue.strip() or self.cue != self.cue.rstrip():
@@ -88,7 +89,7 @@ def build_language_recommender(
     if config.mode == "embedding":
         from recsys.recommenders.embedding import build_embedding_recommender
 
-        return build_embedding_recommender(config.embedding, candidate_texts, config.device)
+        return build_embedding_recommender(config.embedding, candidate_texts, config.device, config.adapter)
     if config.mode == "remote":
         from recsys.recommenders.remote.recommender import RemoteRecommender
 

@@ -166,8 +166,6 @@ def test_settings_are_checked() -> None:
     for bad in ({"temperature": 0.0}, {"max_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(InputError):
             EmbeddingSettings(**bad)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="adapter"):
-        LanguageRecommenderConfig(mode="embedding", adapter="somewhere")
 
 
 @pytest.mark.real_model
@@ -198,3 +196,9 @@ def test_the_real_encoder_finds_what_a_text_is_about() -> None:
     assert cutting.report() == {"encoder": "minilm", "texts_cut": 1}
     with pytest.raises(InputError, match=r"max_tokens = 9999.*reads \(512\)"):
         build_embedding_recommender(EmbeddingSettings(max_tokens=9999), titles)
+
+
+@pytest.mark.real_model
+def test_an_adapter_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match="somewhere"):
+        build_language_recommender(LanguageRecommenderConfig(mode="embedding", adapter="somewhere"), {"a": "Heat"})

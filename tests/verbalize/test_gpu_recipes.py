@@ -79,7 +79,7 @@ def test_both_stages_run_with_a_tiny_model_in_bfloat16(workshop: Workshop, tmp_p
 
 def test_texts_to_learn_from_belong_to_the_stages_key_and_must_be_there(workshop: Workshop, tmp_path: Path) -> None:
     from verbalize.stages.learned_texts import learned_texts
-    from verbalize.stages.recommender import training_identity
+    from verbalize.stages.recommender_training import training_identity
 
     def identity(folder: str, *more: str) -> Any:
         return training_identity(recipe_of(workshop.values, f"recommender_training.learned={folder}", *more))

@@ -10,6 +10,7 @@ from remote_servers import completion, send, serving
 from tiny_run import COMMAND, recipe_of, run
 
 from recsys.errors import InputError
+from recsys.models.loading import load_language_model
 from recsys.recommenders.language import LanguageRecommenderConfig
 from recsys.seeding import unit_hash
 from recsys.storage import read_json, read_parquet
@@ -81,9 +82,10 @@ def test_only_what_decides_scores_is_in_a_stages_key(workshop: Workshop) -> None
     assert not local & {"remote", "embedding"} and "cue" in local
 
 
-def test_a_server_and_an_encoder_are_not_trained_by_recommender_training(workshop: Workshop) -> None:
+def test_a_server_is_not_trained_by_recommender_training(workshop: Workshop) -> None:
+    remote = json.dumps({"endpoint": "http://localhost:1/v1", "model": "m"})
     with pytest.raises(InputError, match="recommender_training: null"):
-        recipe_of(workshop.values, "recommender.mode=embedding")
+        recipe_of(workshop.values, "recommender.mode=remote", f"recommender.remote={remote}")
 
 
 @pytest.mark.real_model
@@ -92,3 +94,24 @@ def test_a_run_over_the_sentence_encoder(workshop: Workshop, tmp_path: Path) -> 
     evaluated = read_parquet(result.stages["evaluate"] / "decisions.parquet")
     assert "minilm-embedding" in evaluated["recommender"]
     assert read_json(result.stages["evaluate"] / "done.json")["facts"]["recommender"]["texts_cut"] == 0
+
+
+@pytest.mark.real_model
+def test_a_sentence_encoder_learns_from_slates_and_is_read_with_its_adapter(workshop: Workshop, tmp_path: Path) -> None:
+    training = (
+        "recommender_training={examples: 16, accumulation: 4, save_every: 4, score_scale: 1.0, templates: [titles]}"
+    )
+    mode = ("recommender.mode=embedding", "reward.kind=log_softmax", training)
+    arms = ("evaluation.untrained=[learned]", "evaluation.claims=[]")
+    result = run(workshop.values, tmp_path, *mode, *SMALL, *arms)
+    folder = result.stages["recommender"] / "adapter"
+    assert read_json(folder / "card.json")["base_name"] == "minilm"
+    assert len(read_parquet(result.stages["recommender"] / "curve.parquet")) == 4
+    read = read_parquet(result.stages["evaluate"] / "decisions.parquet")
+    trained, untrained = (
+        read.filter(verbalizer="learned", recommender=name).sort("example_id", "slate_index")["scores"].to_list()
+        for name in ("minilm-embedding-trained", "minilm-embedding")
+    )
+    assert len(trained) == len(untrained) > 0 and trained != untrained
+    with pytest.raises(InputError, match="does not belong to the loaded base"):
+        load_language_model(str(workshop.model), adapter=folder)

@@ -37,8 +37,8 @@ class RecommenderTrainingConfig:
     accumulation: int = 8
     learning_rate: float = 3e-4
     score_scale: float = 0.15
-    """Multiplies summed log-probability ratios before the softmax: at 1 they span tens of nats, and training
-    diverges."""
+    """Multiplies scores before the softmax: summed log-probability ratios span tens of nats, and training on them as
+    they are diverges. A sentence encoder divides its cosines by `recommender.embedding.temperature` already: 1."""
     max_grad_norm: float = 1.0
     lora: LoraSettings = field(default_factory=LoraSettings)
     seed: int = 0

@@ -11,7 +11,7 @@ to measure.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -33,6 +33,16 @@ class TokenSlate:
     unconditional: Sequence[int]
     candidates: Sequence[Sequence[int]]
     target_index: int
+
+
+class Slate(Protocol):
+    """One training decision, a dataclass: a text, candidates, and which of them was chosen."""
+
+    @property
+    def target_index(self) -> int: ...
+
+
+S = TypeVar("S", bound=Slate)
 
 
 def slate_scores(model: Any, slate: TokenSlate) -> torch.Tensor:
@@ -59,15 +69,17 @@ def objective(scores: torch.Tensor, target_index: int, config: RecommenderTraini
 
 def train_recommender(
     model: Any,
-    slates: Callable[[int], TokenSlate],
+    slates: Callable[[int], S],
     config: RecommenderTrainingConfig,
     folder: Path,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
+    scores_of: Callable[[Any, S], torch.Tensor] = slate_scores,  # type: ignore[assignment]
 ) -> list[dict[str, float]]:
     """Train the adapter of `model` in place on `slates(0), slates(1), ...`; returns one row per optimizer step.
 
-    `slates(i)` must depend on `i` alone. Resumes from `folder` when a checkpoint is there: equal to the uninterrupted
-    run, as nothing else is random. Raises InputError, with the slate saved, when the loss is not finite.
+    `scores_of(model, slate)` are the differentiable scores (S,) of a slate's candidates. `slates(i)` must depend on `i`
+    alone. Resumes from `folder` when a checkpoint is there: equal to the uninterrupted run, as nothing else is random.
+    Raises InputError, with the slate saved, when the loss is not finite.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0)
@@ -76,12 +88,12 @@ def train_recommender(
     hits: list[float] = []
     for index in range(done, config.examples):
         slate = slates(index)
-        scores = slate_scores(model, slate)
+        scores = scores_of(model, slate)
         loss = objective(scores, slate.target_index, config, index)
         if not torch.isfinite(loss):
             path = folder / f"aborted-example-{index}.pt"
             with replacing(path) as temporary:
-                torch.save(asdict(slate), temporary)
+                torch.save(asdict(slate), temporary)  # type: ignore[call-overload]
             raise InputError(
                 f"recommender training: loss {loss.item()} at example {index}",
                 f"training cannot continue with numbers that are not finite; the slate is in {path}",

@@ -19,6 +19,7 @@ from verbalize.stages import (
     policy,
     pool,
     recommender,
+    recommender_training,
     report,
     templates,
     transfer,
@@ -52,8 +53,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         stages.append(
             Stage(
                 "recommender",
-                lambda c: recommender.run(recipe, c, command),
-                {**ranked, "training": recommender.training_identity(recipe), "actions": actions},
+                lambda c: recommender_training.run(recipe, c, command),
+                {**ranked, "training": recommender_training.training_identity(recipe), "actions": actions},
                 ("logs", "examples"),
             )
         )
