@@ -10,6 +10,7 @@ from verbalize.optimize.curriculum_settings import CurriculumConfig
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 SCALINGS = ("batch", "group", "none")
+CHOICES = ("best", "one_standard_error")
 VLLM_MODES = ("colocate", "server")
 
 
@@ -70,6 +71,9 @@ class TrainConfig:
     vllm_server: str | None = None
     """The server's address, such as http://localhost:8000, for `vllm: server` alone. Prompts, which quote histories,
     are sent there, and the weights with every step."""
+    choose: str = later("best")
+    """Which policy validation keeps: the `best`, or by `one_standard_error` the earliest that the best does not exceed
+    by more than its noise (`selection.py`)."""
     curriculum: CurriculumConfig | None = later(None)
     """None draws every prompt equally often; a section draws those whose rollouts differ in reward more often."""
 
@@ -111,7 +115,7 @@ class TrainConfig:
                 f"must divide train.prompts_per_step = {self.prompts_per_step}",
                 "change one of them",
             )
-        for name, allowed in (("loss_type", LOSSES), ("scale_rewards", SCALINGS)):
+        for name, allowed in (("loss_type", LOSSES), ("scale_rewards", SCALINGS), ("choose", CHOICES)):
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"train.{name} = {getattr(self, name)!r}",

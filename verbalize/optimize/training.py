@@ -25,13 +25,14 @@ from recsys.models.adapters import add_lora, save_adapter
 from recsys.models.loading import LanguageModel
 from recsys.models.settings import AdapterCard, LoraSettings
 from recsys.seeding import rng, stable_hash
-from recsys.storage import read_json, replacing, write_json, write_parquet
+from recsys.storage import read_json, read_parquet, replacing, write_json, write_parquet
 from verbalize.optimize.checkpoints import FiniteGradients, ResumableTrainer, last_complete, step_of
 from verbalize.optimize.curriculum import Curriculum
 from verbalize.optimize.curves import Curves, OnStep, Validate
 from verbalize.optimize.drawn_prompts import stand_ins
 from verbalize.optimize.limits import StopAtLimits
 from verbalize.optimize.scoring import ScoreFunction
+from verbalize.optimize.selection import choose_step
 from verbalize.optimize.settings import LimitsConfig, TrainConfig
 from verbalize.processes import leads, process_count, share
 
@@ -183,7 +184,7 @@ class Run:
             scored = validation.score(ids, texts)
             table = pl.DataFrame({"example_id": ids, "text": texts, "reward": [result.reward for result in scored]})
             table = table.with_columns(pl.DataFrame([result.components for result in scored]))
-            write_parquet(table, self.folder / "validation" / f"step-{step:05d}.parquet")
+            write_parquet(table, self._judged_file(step))
             self._keep_policy(step)
             means = {f"component.{name}": table[name].mean() for name in scored[0].components}
             self.curves.add(
@@ -200,6 +201,17 @@ class Run:
 
         return evaluate
 
+    def _best(self, judged: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The record of the policy to keep; None without validation examples."""
+        if not judged:
+            return None
+        tables = {int(record["step"]): read_parquet(self._judged_file(int(record["step"]))) for record in judged}
+        step = choose_step({step: table["reward"].to_list() for step, table in tables.items()}, self.config.choose)
+        return next(record for record in judged if record["step"] == step)
+
+    def _judged_file(self, step: int) -> Path:
+        return self.folder / "validation" / f"step-{step:05d}.parquet"
+
     def _keep_policy(self, step: int) -> None:
         state = get_peft_model_state_dict(self.model, adapter_name="default")
         with replacing(self._policy_file(step)) as temporary:
@@ -210,7 +222,7 @@ class Run:
 
     def _finish(self, steps: int, reason: str | None) -> TrainResult:
         judged = self.curves.of_kind("validation")
-        best = max(judged, key=lambda record: (record["reward"], -record["step"]), default=None)
+        best = self._best(judged)
         if "ref" in self.model.peft_config:
             self.model.delete_adapter("ref")
         if best is not None:
