@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tiny_run import run
 
 from recsys.errors import InputError
 from recsys.storage import read_parquet, write_parquet
@@ -55,6 +56,26 @@ def test_recommender_and_verbalizer_learn_from_different_users(workshop: Any, fo
     assert teaching and rewarding
     assert not teaching & rewarding
     assert teaching | rewarding == {f"train{n}" for n in range(12)}
+
+
+def test_a_recommender_may_learn_from_more_targets_of_its_users_and_of_nobody_else(
+    workshop: Any, tmp_path: Path
+) -> None:
+    inputs = run(workshop.values, tmp_path, until="examples").stages
+
+    def learned(*overrides: str) -> pl.DataFrame:
+        return data.recommender_examples(recipe(workshop.values, *overrides), inputs)
+
+    usual, every = learned(), learned("recommender_training.targets_per_user=0")
+    assert usual.equals(data.recommender_sample(recipe(workshop.values), inputs["examples"]))
+    assert len(every) > len(usual) and set(usual["example_id"]) < set(every["example_id"])
+    assert set(every["user_id"]) == set(usual["user_id"]) and every["split"].unique().to_list() == ["train"]
+    both = every.join(usual.select("example_id", "history"), on="example_id", suffix="_usual")
+    assert both["history"].equals(both["history_usual"], check_names=False)
+    two = learned("recommender_training.targets_per_user=2")
+    assert two.group_by("user_id").len()["len"].max() == 2
+    with pytest.raises(InputError, match=r"targets_per_user = -1"):
+        learned("recommender_training.targets_per_user=-1")
 
 
 def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) -> None:

@@ -79,7 +79,9 @@ def _reason(stage: str, folder: Path, manifest: dict[str, Any], artefacts: Path,
 
 def _sample(stage: str, recipe: Recipe, examples: Path) -> pl.DataFrame:
     if stage == "recommender" and recipe.recommender_training:
-        return data.recommender_sample(recipe, examples).head(recipe.recommender_training.examples)
+        sample, training = data.recommender_sample(recipe, examples), recipe.recommender_training
+        # With more targets than these it has met all of its users.
+        return sample.head(training.examples) if training.targets_per_user is None else sample
     return data.training_sample(recipe, examples)
 
 

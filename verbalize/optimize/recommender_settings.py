@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from recsys.errors import InputError
+from recsys.later import later
 from recsys.models.settings import LoraSettings
 
 METHODS = {"cross_entropy": "cross-entropy", "grpo": "GRPO with rewards +1 and -1"}
@@ -34,6 +35,9 @@ class RecommenderTrainingConfig:
     users: float = 0.7
     """Share of the training users it learns from. The others reward the verbalizer: a target that was learned by heart
     is found whatever the text says."""
+    targets_per_user: int | None = later(None)
+    """How many targets of each of them; None: those of `examples`, 0: all before the training window ends. More than a
+    verbalizer is judged by."""
     accumulation: int = 8
     learning_rate: float = 3e-4
     score_scale: float = 0.15
@@ -71,6 +75,12 @@ class RecommenderTrainingConfig:
                 f"recommender_training.answers = {self.answers}",
                 "advantages compare the answers to one slate",
                 "sample at least 2, or set null for the exact mean",
+            )
+        if self.targets_per_user is not None and self.targets_per_user < 0:
+            raise InputError(
+                f"recommender_training.targets_per_user = {self.targets_per_user}",
+                "is a number of targets from 1, or 0 for all",
+                "set 0, or null for those of examples",
             )
         if not 0 < self.users < 1:
             raise InputError(

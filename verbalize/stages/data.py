@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from recsys.errors import InputError
 from recsys.logs.bucketed_log import BucketedLog
 from recsys.logs.buckets import PARTS, canonicalise_bucketed
 from recsys.logs.engines import Run
-from recsys.logs.examples import build_examples
+from recsys.logs.examples import bucket_examples, build_examples, statistics_of
 from recsys.logs.partitioned import write_tables
 from recsys.logs.slates import ItemVectors, draw_slates
 from recsys.logs.sources import SourceConfig, open_passing, read_log, read_whole, stored
@@ -28,8 +29,6 @@ from verbalize.stages import log_files
 
 def resolved_source(recipe: Recipe) -> SourceConfig:
     """The source with the name of a fetched data set replaced by its folder in the cache."""
-    from dataclasses import replace
-
     from recsys.models.assets import fetch
 
     source = recipe.source
@@ -177,6 +176,20 @@ def recommender_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:
     assert recipe.recommender_training is not None
     examples = in_hash_order(_known(folder, "train"), None, "recommender training")
     return _rows_of(folder, _of_users(examples, 0.0, recipe.recommender_training.users, "recommender training"))
+
+
+def recommender_examples(recipe: Recipe, inputs: Mapping[str, Path]) -> pl.DataFrame:
+    """What the recommender learns from: `recommender_sample`, or as many targets of its users as the recipe says."""
+    assert recipe.recommender_training is not None
+    sample = recommender_sample(recipe, inputs["examples"])
+    targets = recipe.recommender_training.targets_per_user
+    if targets is None:
+        return sample
+    whole, settings = log_files.load_log(inputs["logs"]), replace(recipe.examples, targets_per_user=targets)
+    theirs = log_files.load_log(inputs["logs"], sample["user_id"])
+    vectors = item_vectors(recipe, whole.items)
+    examples, _ = bucket_examples(theirs, statistics_of(whole, settings), settings, vectors)
+    return in_hash_order(examples.filter(pl.col("split") == "train"), None, "recommender training")
 
 
 def training_sample(recipe: Recipe, folder: Path) -> pl.DataFrame:

@@ -32,7 +32,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     """Trains the recommender's adapter on the train split; writes adapter/ and curve.parquet."""
     config = recipe.recommender_training
     assert config is not None
-    examples = data.recommender_sample(recipe, context.inputs["examples"])
+    examples = data.recommender_examples(recipe, context.inputs)
     slates = text_slates(recipe, context, examples)
     train = _train_encoder if recipe.recommender.mode == "embedding" else _train_language_model
     curve = pl.DataFrame(train(recipe, context, slates, command))
