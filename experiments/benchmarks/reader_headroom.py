@@ -30,7 +30,7 @@ from verbalize.pipeline import run_stages
 from verbalize.recipe import Recipe, load_recipe
 from verbalize.report.artefacts import outcomes_table
 from verbalize.report.claims import Estimator
-from verbalize.stages import baselines, data, stages_of
+from verbalize.stages import baselines, samples, stages_of
 from verbalize.verbalizers.action_pool import candidate_actions
 from verbalize.verbalizers.actions import KEEP
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -52,7 +52,7 @@ CHOICE: dict[str, Any] = {"choose_by": "mrr", "shrinkage": 5.0}
 
 def decisions(recipe: Recipe, inputs: dict[str, Path]) -> pl.DataFrame:
     """Decisions of every reader on every distinct choice of events of the pool; verbalizer = the candidate."""
-    examples = data.load_examples(inputs["examples"], "validation")
+    examples = samples.load_examples(inputs["examples"], "validation")
     pool = candidate_actions(verbalizer_inputs(examples), recipe.policy.actions, recipe.examples.seed)
     choices: dict[str, list[list[bool]]] = {}
     for name, actions in pool.items():

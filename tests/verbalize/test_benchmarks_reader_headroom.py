@@ -14,7 +14,7 @@ from tiny_run import recipe_of, write_recipe
 from recsys.evaluation import decide
 from verbalize.pipeline import run_stages
 from verbalize.report.artefacts import read_artefact
-from verbalize.stages import baselines, data, stages_of
+from verbalize.stages import baselines, samples, stages_of
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 SPLIT = ["evaluation.split=validation", "evaluation.baselines=[logit, ease]", "examples.history_max=6"]
@@ -34,7 +34,7 @@ def test_a_reader_reads_the_kept_events_alone(script: ModuleType, workshop: Work
     recipe = recipe_of(workshop.values, *SPLIT)
     inputs = run_stages(stages_of(recipe, ""), tmp_path, until="examples")
     table = script.decisions(recipe, inputs)
-    examples = data.load_examples(inputs["examples"], "validation")
+    examples = samples.load_examples(inputs["examples"], "validation")
     last_three = examples.with_columns(pl.col("history").list.tail(3))
     ease = next(reader for reader in baselines.fitted(recipe, inputs) if reader.name == "ease")
     for name, shown in (("keep_all", examples), ("recent_3", last_three)):

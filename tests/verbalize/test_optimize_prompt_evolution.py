@@ -121,11 +121,11 @@ def job_of(workshop: Workshop, folder: Path) -> Any:
     from recsys.models.loading import load_language_model
     from recsys.models.settings import AdapterCard
     from verbalize.optimize.training import Job, Validation
-    from verbalize.stages import data
+    from verbalize.stages import samples
     from verbalize.verbalizers.base import verbalizer_inputs
 
     stages = run(workshop.values, folder / "runs", *GEPA, until="examples").stages
-    inputs = verbalizer_inputs(data.load_examples(stages["examples"], "train", 6))
+    inputs = verbalizer_inputs(samples.load_examples(stages["examples"], "train", 6))
     oracle, config = Oracle(), TrainConfig(steps=8, prompts_per_step=2, group_size=4)
     lm = load_language_model(str(workshop.model))
     card = AdapterCard(lm.name, lm.base_digest, "tiny", "train", "none", "", "", "")

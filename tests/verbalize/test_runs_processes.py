@@ -16,7 +16,7 @@ from recsys.storage import read_json
 from verbalize.cli import main
 from verbalize.optimize.curriculum import STATE, Curriculum
 from verbalize.optimize.curriculum_settings import CurriculumConfig
-from verbalize.stages.data import training_sample
+from verbalize.stages.samples import training_sample
 
 PLAIN = ("recommender_training=null", "warm_start=null", "evaluation.untrained=[]")
 

@@ -24,7 +24,7 @@ from verbalize.report.sets import combined
 from verbalize.report.store import FILE, load
 from verbalize.report.tables import frames_of
 from verbalize.runs import RunResult
-from verbalize.stages import data, full_catalogue, stages_of
+from verbalize.stages import full_catalogue, samples, stages_of
 from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import open_recommender
 
@@ -89,7 +89,7 @@ def test_pool_and_training_are_paid_by_the_whole_catalogue(workshop: Workshop, d
     _, result = dense
     recipe = recipe_of(workshop.values, *by_encoder(workshop))
     recommender = open_recommender(recipe, result.stages)
-    examples = data.training_sample(recipe, result.stages["examples"])
+    examples = samples.training_sample(recipe, result.stages["examples"])
     eligible = Eligible(examples, load_log(result.stages["logs"]))
     rollouts = pl.concat(pl.read_ndjson(path) for path in sorted(result.stages["train"].rglob("rollouts/step-*.jsonl")))
     assert len(rollouts) == 2 * 2 * 4 and rollouts["reward"].n_unique() > 4

@@ -12,7 +12,7 @@ from recsys.storage import read_parquet, write_parquet
 from verbalize.config import build, override
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages import data, samples
 
 EXAMPLES = pl.DataFrame(
     [
@@ -39,7 +39,7 @@ def test_training_samples_take_users_in_turn_and_only_grow(workshop: Any, folder
         chosen = recipe(
             workshop.values, "recommender_training=null", f"sample.train={count}", "sample.train_per_user=3"
         )
-        return data.training_sample(chosen, folder)["example_id"].to_list()
+        return samples.training_sample(chosen, folder)["example_id"].to_list()
 
     large, small = sample(30), sample(10)
     assert large[:10] == small
@@ -51,8 +51,8 @@ def test_training_samples_take_users_in_turn_and_only_grow(workshop: Any, folder
 
 def test_recommender_and_verbalizer_learn_from_different_users(workshop: Any, folder: Path) -> None:
     chosen = recipe(workshop.values, "sample.train=1000", "sample.train_per_user=5")
-    teaching = set(data.recommender_sample(chosen, folder)["user_id"])
-    rewarding = set(data.training_sample(chosen, folder)["user_id"])
+    teaching = set(samples.recommender_sample(chosen, folder)["user_id"])
+    rewarding = set(samples.training_sample(chosen, folder)["user_id"])
     assert teaching and rewarding
     assert not teaching & rewarding
     assert teaching | rewarding == {f"train{n}" for n in range(12)}
@@ -64,10 +64,10 @@ def test_a_recommender_may_learn_from_more_targets_of_its_users_and_of_nobody_el
     inputs = run(workshop.values, tmp_path, until="examples").stages
 
     def learned(*overrides: str) -> pl.DataFrame:
-        return data.recommender_examples(recipe(workshop.values, *overrides), inputs)
+        return samples.recommender_examples(recipe(workshop.values, *overrides), inputs)
 
     usual, every = learned(), learned("recommender_training.targets_per_user=0")
-    assert usual.equals(data.recommender_sample(recipe(workshop.values), inputs["examples"]))
+    assert usual.equals(samples.recommender_sample(recipe(workshop.values), inputs["examples"]))
     assert len(every) > len(usual) and set(usual["example_id"]) < set(every["example_id"])
     assert set(every["user_id"]) == set(usual["user_id"]) and every["split"].unique().to_list() == ["train"]
     both = every.join(usual.select("example_id", "history"), on="example_id", suffix="_usual")
@@ -80,7 +80,7 @@ def test_a_recommender_may_learn_from_more_targets_of_its_users_and_of_nobody_el
 
 def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) -> None:
     chosen = recipe(workshop.values, "sample.selection=20", "sample.report=20")
-    selection, report = data.validation_samples(chosen, folder)
+    selection, report = samples.validation_samples(chosen, folder)
     assert len(selection) and len(report)
     assert not set(selection["user_id"]) & set(report["user_id"])
     assert set(selection["user_id"]) | set(report["user_id"]) <= {f"validation{n}" for n in range(12)}
@@ -88,7 +88,7 @@ def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) 
 
 def test_an_empty_split_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match="test: 0 examples"):
-        data.load_examples(folder, "test")
+        samples.load_examples(folder, "test")
 
 
 @pytest.mark.real_model

@@ -21,7 +21,7 @@ from verbalize.pipeline import Context, stage_keys
 from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, SHUFFLED, START
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
-from verbalize.stages import data, displays, stages_of
+from verbalize.stages import displays, samples, stages_of
 from verbalize.stages.evaluate import learned_texts
 from verbalize.stages.saved_policies import open_policy
 from verbalize.stages.templates import METRIC
@@ -78,7 +78,7 @@ def test_every_display_is_an_arm_on_the_same_slates(shown: tuple[Path, RunResult
 
 def test_the_slates_hash_is_of_items_and_their_order(workshop: Workshop, shown: tuple[Path, RunResult]) -> None:
     folders = shown[1].stages
-    _, examples = data.validation_samples(recipe_of(workshop.values, *ASKED), folders["examples"])
+    _, examples = samples.validation_samples(recipe_of(workshop.values, *ASKED), folders["examples"])
     items = {item: item for item in read_parquet(folders["logs"] / "items.parquet")["item_id"]}
     found = read_json(folders["evaluate"] / "done.json")["facts"]["audits"]["slates_sha256"]
     assert found == slates_hash(examples.select("example_id", "slate"), items)
@@ -89,13 +89,13 @@ def test_every_candidate_of_a_slate_is_ranked_as_the_display_chosen_for_its_hist
 ) -> None:
     """Ranked once more, by the recommender of the one display that the table names: target and negatives alike."""
     recipe, folders = recipe_of(workshop.values, *ASKED), shown[1].stages
-    _, examples = data.validation_samples(recipe, folders["examples"])
+    _, examples = samples.validation_samples(recipe, folders["examples"])
     template = read_json(folders["templates"] / "roles.json")["best_template"]
     texts = TemplateVerbalizer(template).verbalize(examples.select("example_id", "cutoff_time", "history"))
     recommenders = displays.open_displays(recipe, folders)
     chosen = read_parquet(folders["evaluate"] / displays.CHOSEN)
     decisions = read_parquet(folders["evaluate"] / "decisions.parquet")
-    slates = data.load_slates(folders["examples"], examples)
+    slates = samples.load_slates(folders["examples"], examples)
     for arm, seed in ((LEARNED, 0), (LEARNED, 1), (START, 0), (SHUFFLED, 0), ("show_title_year", 0)):
         mine = chosen.filter(pl.col("verbalizer") == arm, pl.col("seed") == seed)
         for example_id, text in zip(examples["example_id"], texts, strict=True):
@@ -112,7 +112,7 @@ def test_neither_target_nor_slate_reaches_the_choice(
 ) -> None:
     """Another target, another order, another split: every policy chooses as before; another history it does read."""
     recipe, folders = recipe_of(workshop.values, *ASKED), shown[1].stages
-    _, examples = data.validation_samples(recipe, folders["examples"])
+    _, examples = samples.validation_samples(recipe, folders["examples"])
     rewritten = examples.with_columns(
         target_item_id=pl.col("slate").list.first(),
         slate=pl.col("slate").list.reverse(),

@@ -17,7 +17,7 @@ from recsys.storage import read_json, read_parquet
 from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
-from verbalize.stages import data, oracle
+from verbalize.stages import oracle, samples
 from verbalize.stages.evaluate import SHUFFLED
 from verbalize.stages.log_files import load_log
 from verbalize.verbalizers.actions import (
@@ -228,8 +228,8 @@ def test_a_recipe_of_real_logs_has_no_oracle(workshop: Workshop) -> None:
 def test_targets_of_no_kind_are_refused(simulated: tuple[RunResult, Recorder, Path]) -> None:
     result, _, _ = simulated
     only = read_parquet(result.stages["examples"] / "examples.parquet").filter("is_discovery").head(3)
-    assert data.of_targets(only, result.stages, "discovery").equals(only)
+    assert samples.of_targets(only, result.stages, "discovery").equals(only)
     with pytest.raises(InputError, match="targets known: none of 3 examples"):
-        data.of_targets(only, result.stages, "known")
+        samples.of_targets(only, result.stages, "known")
     assert EngagedConfig(completion_at_least=0.5) == load_log(result.stages["logs"]).engaged
     assert SHUFFLED in set(read_parquet(result.stages["evaluate"] / "decisions.parquet")["verbalizer"])

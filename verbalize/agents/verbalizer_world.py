@@ -33,7 +33,7 @@ from verbalize.optimize.scoring import RewardScorer, ScoreFunction
 from verbalize.optimize.traits import text_traits
 from verbalize.pipeline import STORE, Progress, run_stages
 from verbalize.recipe import Recipe, load_recipe
-from verbalize.stages import data, recommender, stages_of
+from verbalize.stages import recommender, samples, stages_of
 from verbalize.verbalizers.base import verbalizer_inputs
 
 
@@ -83,7 +83,7 @@ def prepare_world(config: Config, runs: Path, progress: Progress, command: str) 
     reward = RewardConfig(kind=config.reward, alpha=recipe.reward.alpha, slates=recipe.reward.slates)
     score = RewardScorer(
         recommender.open_recommender(recipe, inputs),
-        data.load_slates(inputs["examples"], examples),
+        samples.load_slates(inputs["examples"], examples),
         RankedReward(reward),
         text_traits(examples, recommender.length_tokenizer(recipe)),
     )
@@ -112,9 +112,9 @@ def personal_tasks(examples: pl.DataFrame, max_steps: int) -> list[Task]:
 def sample_parts(config: Config, recipe: Recipe, folder: Path) -> dict[str, pl.DataFrame]:
     """The examples of each part, in hash order: a larger count only adds to a smaller one."""
     wanted = replace(recipe, sample=replace(recipe.sample, train=config.examples.train))
-    selection, report = data.validation_samples(recipe, folder)
+    selection, report = samples.validation_samples(recipe, folder)
     parts = {
-        "train": (data.training_sample(wanted, folder), "its training users hold no more"),
+        "train": (samples.training_sample(wanted, folder), "its training users hold no more"),
         "development": (selection, "its sample.selection is no larger"),
         "evaluation": (report, "its sample.report is no larger"),
     }

@@ -18,7 +18,7 @@ from verbalize.config import build
 from verbalize.forget.rows import Subject, lines_of
 from verbalize.pipeline import STORE
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages import samples
 
 TRAINING = ("recommender", "warm_start", "train")
 
@@ -79,10 +79,10 @@ def _reason(stage: str, folder: Path, manifest: dict[str, Any], artefacts: Path,
 
 def _sample(stage: str, recipe: Recipe, examples: Path) -> pl.DataFrame:
     if stage == "recommender" and recipe.recommender_training:
-        sample, training = data.recommender_sample(recipe, examples), recipe.recommender_training
+        sample, training = samples.recommender_sample(recipe, examples), recipe.recommender_training
         # With more targets than these it has met all of its users.
         return sample.head(training.examples) if training.targets_per_user is None else sample
-    return data.training_sample(recipe, examples)
+    return samples.training_sample(recipe, examples)
 
 
 def _adapters_of(path: Path, artefacts: Path) -> Iterator[str]:

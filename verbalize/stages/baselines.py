@@ -16,7 +16,7 @@ from recsys.recommenders.logit import ConditionalLogit
 from recsys.recommenders.popularity import Popularity
 from recsys.storage import read_parquet
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.log_files import ITEMS, scan_events
 
 VERBALIZER = "history"
@@ -44,7 +44,7 @@ def fitted(recipe: Recipe, inputs: Mapping[str, Path], split: str | None = None)
         elif name == "genre_overlap":
             yield GenreOverlap.fit(past, items, before=before)
         elif name == "logit":
-            train = data.load_examples(inputs["examples"], "train").filter(pl.col("cutoff_time") < before)
+            train = samples.load_examples(inputs["examples"], "train").filter(pl.col("cutoff_time") < before)
             yield ConditionalLogit.fit(past, items, train, before=before)
 
 
@@ -56,7 +56,7 @@ def events_before(events: pl.LazyFrame, moment: datetime) -> pl.DataFrame:
 
 def chosen_l2(recipe: Recipe, inputs: Mapping[str, Path], items: pl.DataFrame, first: datetime) -> float:
     """EASE^R's ridge: the best of a grid on the selection examples, fitted on events before T1."""
-    examples, _ = data.validation_samples(recipe, inputs["examples"])
+    examples, _ = samples.validation_samples(recipe, inputs["examples"])
     past = events_before(scan_events(inputs["logs"]), first)
     scores = {}
     for l2 in EASE_L2:

@@ -17,9 +17,9 @@ from verbalize.report.artefacts import outcomes_table, timings_table, values_tab
 from verbalize.report.claims import Claim, Estimator
 from verbalize.report.ledger import RESULTS, assemble, judge_families, write_claim
 from verbalize.stages import oracle
-from verbalize.stages.data import of_targets
 from verbalize.stages.evaluate import arm_of
 from verbalize.stages.pool import HEADROOM_METRIC
+from verbalize.stages.samples import of_targets
 
 UNITS = {
     "recall": "recall@1 difference",

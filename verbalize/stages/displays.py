@@ -18,7 +18,7 @@ from verbalize.optimize.scoring import KnownScores
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, SHUFFLED, START
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.pool import REWARDS, candidate_scores, headroom, rewarded, traits_of
 from verbalize.stages.recommender import open_recommender, own_facts
 from verbalize.stages.templates import METRIC, load_roles
@@ -42,11 +42,11 @@ def run_pool(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     any pool; scores.parquet (both), which training looks its rewards up in; roles.json, the best display for all.
     """
     recommenders = open_displays(recipe, context.inputs)
-    training = data.training_sample(recipe, context.inputs["examples"])
-    selection, _ = data.validation_samples(recipe, context.inputs["examples"])
+    training = samples.training_sample(recipe, context.inputs["examples"])
+    selection, _ = samples.validation_samples(recipe, context.inputs["examples"])
     decided, scores = {}, []
     for name, examples in (("training", training), ("selection", selection)):
-        slates = data.load_slates(context.inputs["examples"], examples)
+        slates = samples.load_slates(context.inputs["examples"], examples)
         folder = context.folder / "parts" / name
         ranked = rank_displays(recipe, context, recommenders, examples, slates, folder, "pool")
         texts = dict.fromkeys(DISPLAYS, read_texts(recipe, context, examples))

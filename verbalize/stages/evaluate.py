@@ -11,7 +11,7 @@ from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.recipe_sections import LEARNED, ROLES, SHUFFLED, START
-from verbalize.stages import baselines, data, displays, experience, policy_controls
+from verbalize.stages import baselines, displays, experience, policy_controls, samples
 from verbalize.stages.audits import audits
 from verbalize.stages.plan import detectable, open_test, plan_of
 from verbalize.stages.ranking import Texts, margins, rank, text_table
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes decisions, verbalizations, margins (before and after training) and plan.json (stated before looking)."""
-    _, report = data.validation_samples(recipe, context.inputs["examples"])
+    _, report = samples.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
-    examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
-    slates = None if testing else data.load_slates(context.inputs["examples"], examples)
+    examples = samples.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
+    slates = None if testing else samples.load_slates(context.inputs["examples"], examples)
     plan = plan_of(recipe, context, examples)
     write_json(plan, context.folder / "plan.json")
     context.progress.stage(
@@ -83,7 +83,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
         before_after: Texts = {(START, 0): start["report"]} | {
             (LEARNED, seed): written["report"] for seed, written in learned.items()
         }
-        redraws = data.load_slates(context.inputs["examples"], report)
+        redraws = samples.load_slates(context.inputs["examples"], report)
         folder = context.folder / "parts" / "margins"
         # On validation the learned texts were just ranked on these very slates.
         compared, _ = rank(context, recommender, report, before_after, redraws, folder, None if testing else known)

@@ -18,7 +18,7 @@ from recsys.recommenders.full_catalogue import CatalogueRanker
 from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import baselines, data
+from verbalize.stages import baselines, samples
 from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import open_recommender, own_facts
 
@@ -57,8 +57,8 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
 def evaluated(recipe: Recipe, context: Context) -> pl.DataFrame:
     """The examples that `evaluate` ranked."""
     if recipe.evaluation.split == "test":
-        return data.load_examples(context.inputs["examples"], "test", recipe.sample.test)
-    return data.validation_samples(recipe, context.inputs["examples"])[1]
+        return samples.load_examples(context.inputs["examples"], "test", recipe.sample.test)
+    return samples.validation_samples(recipe, context.inputs["examples"])[1]
 
 
 def text_arms(context: Context, recommender: str, examples: pl.DataFrame) -> Iterator[tuple[str, int, list[str]]]:

@@ -20,7 +20,7 @@ from recsys.storage import read_json, read_parquet, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.recipe_sections import LEARNED
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.log_files import load_log
 from verbalize.stages.saved_policies import learned_verbalizers
 from verbalize.verbalizers.actions import KEEP
@@ -39,7 +39,7 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     shown = pl.col("example_id").is_in(ranked.implode())
     examples = read_parquet(context.inputs["examples"] / "examples.parquet", where=shown)
     testing = recipe.evaluation.split == "test"
-    slates = own_slates(examples) if testing else data.load_slates(context.inputs["examples"], examples)
+    slates = own_slates(examples) if testing else samples.load_slates(context.inputs["examples"], examples)
     bound = bayes_optimum(
         settings_of(recipe.source.path, recipe.source.inline),
         examples,
@@ -133,7 +133,7 @@ def sentences(inputs: Mapping[str, Path], recommender: str, best_template: str) 
     found = []
     for targets, words in (("discovery", "discoveries"), ("known", "works the user knew")):
         try:
-            some = data.of_targets(values, inputs, targets)
+            some = samples.of_targets(values, inputs, targets)
         except InputError:  # no such targets among the evaluated
             continue
         means = dict(some.group_by("arm").agg(pl.col("value").mean()).iter_rows())

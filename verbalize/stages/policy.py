@@ -14,7 +14,7 @@ from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.processes import leads
 from verbalize.recipe import Recipe
-from verbalize.stages import data, displays, experience
+from verbalize.stages import displays, experience, samples
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
 from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
@@ -36,7 +36,7 @@ def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[st
     config, slots = recipe.warm_start, recipe.policy.slots
     assert config is not None and slots is not None  # the recipe refuses a rewriter
     pool = read_parquet(context.inputs["pool"] / REWARDS)
-    examples = data.training_sample(recipe, context.inputs["examples"])
+    examples = samples.training_sample(recipe, context.inputs["examples"])
     lm = load_language_model(recipe.policy.model, recipe.policy.dtype, device=recipe.policy.device)
     model = trainable_policy(lm, recipe.policy.lora, config.seed)
     policy = ActionPolicyVerbalizer(replace(lm, model=model), slots, prompt_budget=recipe.train.prompt_budget)
@@ -76,8 +76,8 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     from recsys.models.loading import load_language_model
     from verbalize.optimize.training import Job, Validation
 
-    examples = data.training_sample(recipe, context.inputs["examples"])
-    selection, _ = data.validation_samples(recipe, context.inputs["examples"])
+    examples = samples.training_sample(recipe, context.inputs["examples"])
+    selection, _ = samples.validation_samples(recipe, context.inputs["examples"])
     inputs, judged_on = experience.training_inputs(recipe, context, examples, selection)
     recommender: Any = None
     score: ScoreFunction

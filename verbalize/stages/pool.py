@@ -14,7 +14,7 @@ from verbalize.optimize.rewards import CATALOGUE, ConfiguredReward, Ranking, Sco
 from verbalize.optimize.scoring import RewardScorer, TextTraitsOf
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.log_files import load_log
 from verbalize.stages.recommender import length_tokenizer, open_recommender, own_facts
 from verbalize.verbalizers.action_pool import CANDIDATES, candidate_actions
@@ -28,8 +28,8 @@ REWARDS = "rewards.parquet"
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes decisions.parquet (every candidate, M slates); returns the cross-fitted headroom on training users."""
     recommender = open_recommender(recipe, context.inputs)
-    examples = data.training_sample(recipe, context.inputs["examples"])
-    slates = data.load_slates(context.inputs["examples"], examples)
+    examples = samples.training_sample(recipe, context.inputs["examples"])
+    slates = samples.load_slates(context.inputs["examples"], examples)
     inputs = verbalizer_inputs(examples)
     actions = candidate_actions(inputs, recipe.policy.actions, recipe.examples.seed)
     texts = {name: execute(inputs, chosen, recipe.policy.actions) for name, chosen in actions.items()}
@@ -99,7 +99,7 @@ def rewarded(scores: Mapping[str, Sequence[Scored]], example_ids: Sequence[str])
 def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> RewardScorer:
     """The reward of (example, text) pairs of these examples, over their redrawn slates."""
     traits = traits_of(recipe, context, recommender, examples)
-    slates = data.load_slates(context.inputs["examples"], examples)
+    slates = samples.load_slates(context.inputs["examples"], examples)
     return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
 
 

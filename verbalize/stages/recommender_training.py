@@ -14,7 +14,7 @@ from verbalize.config import plain
 from verbalize.optimize.recommender_settings import METHODS, RecommenderTrainingConfig
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import data, learned_texts, log_files
+from verbalize.stages import learned_texts, log_files, samples
 from verbalize.stages.cards import card_of
 from verbalize.stages.recommender import ADAPTER
 from verbalize.verbalizers.actions import ActionConfig, execute, history_lengths
@@ -32,7 +32,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
     """Trains the recommender's adapter on the train split; writes adapter/ and curve.parquet."""
     config = recipe.recommender_training
     assert config is not None
-    examples = data.recommender_examples(recipe, context.inputs)
+    examples = samples.recommender_examples(recipe, context.inputs)
     slates = text_slates(recipe, context, examples)
     train = _train_encoder if recipe.recommender.mode == "embedding" else _train_language_model
     curve = pl.DataFrame(train(recipe, context, slates, command))

@@ -30,7 +30,7 @@ from verbalize.report.html import render_html
 from verbalize.report.provenance import hardware, revision, today, versions
 from verbalize.report.sets import SLATES
 from verbalize.report.store import FILE, save
-from verbalize.stages import data, full_catalogue
+from verbalize.stages import full_catalogue, samples
 from verbalize.stages.claims import write_claims
 from verbalize.stages.evaluate import SHUFFLED, arm_of
 from verbalize.stages.log_files import scan_events
@@ -111,7 +111,7 @@ def comparisons(
 
     def against(a: str, b: str, relative: bool = False, targets: str = "all") -> Comparison:
         first, second = (arm_of(name, roles, recommender, recipe.evaluation.baselines) for name in (a, b))
-        return compare(data.of_targets(decisions, inputs, targets), first, second, relative=relative)
+        return compare(samples.of_targets(decisions, inputs, targets), first, second, relative=relative)
 
     mde = plan["detectable"]["absolute"]
     primary = {

@@ -10,7 +10,7 @@ from recsys.evaluation import decide_in_chunks, summarise
 from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.recommender import open_recommender, own_facts
 from verbalize.verbalizers.action_pool import ScriptedActionVerbalizer
 from verbalize.verbalizers.base import Verbalizer, verbalizer_inputs
@@ -28,8 +28,8 @@ def scripted(name: str, recipe: Recipe) -> Verbalizer:
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     """Writes decisions.parquet (all templates and constants on the selection examples, M slates) and roles.json."""
     recommender = open_recommender(recipe, context.inputs)
-    examples, _ = data.validation_samples(recipe, context.inputs["examples"])
-    slates = data.load_slates(context.inputs["examples"], examples)
+    examples, _ = samples.validation_samples(recipe, context.inputs["examples"])
+    slates = samples.load_slates(context.inputs["examples"], examples)
     names = list(dict.fromkeys([*recipe.templates, *recipe.constants]))
     parts = []
     for number, name in enumerate(names):

@@ -30,7 +30,7 @@ from verbalize.report.artefacts import outcomes_table, write_artefact
 from verbalize.report.claims import Estimator, format_claim
 from verbalize.report.ledger import RESULTS, assemble, write_claim
 from verbalize.report.provenance import revision
-from verbalize.stages import baselines, data
+from verbalize.stages import baselines, samples
 from verbalize.stages.ranking import rank
 from verbalize.stages.recommender import open_recommender
 from verbalize.stages.saved_policies import learned_verbalizers
@@ -183,7 +183,7 @@ def _digest(sides: list[Side], metric: str) -> str:
 
 
 def _test_examples(side: Side) -> pl.DataFrame:
-    return data.load_examples(side.folders["examples"], "test", side.recipe.sample.test)
+    return samples.load_examples(side.folders["examples"], "test", side.recipe.sample.test)
 
 
 def _on_test(side: Side, folder: Path, progress: Progress) -> pl.DataFrame:

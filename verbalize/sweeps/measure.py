@@ -17,7 +17,7 @@ from recsys.storage import read_json, read_parquet
 from verbalize.pipeline import DONE, Progress, run_stages
 from verbalize.recipe import Recipe
 from verbalize.recipe_sections import BASELINES, LEARNED, ROLES
-from verbalize.stages import baselines, data, stages_of
+from verbalize.stages import baselines, samples, stages_of
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.settings import ObjectiveConfig
 from verbalize.verbalizers.base import verbalizer_inputs
@@ -69,10 +69,10 @@ def measure(recipe: Recipe, arm: str, metric: str, folders: Mapping[str, Path], 
     past = sum(read_json(folder / DONE)["seconds"] for folder in folders.values())
     rankings, texts = 0, None
     if arm in BASELINES:
-        examples, _ = data.validation_samples(recipe, folders["examples"])
+        examples, _ = samples.validation_samples(recipe, folders["examples"])
         fitted, slates = (
             fit_baseline(recipe, arm, folders, "validation"),
-            data.load_slates(folders["examples"], examples),
+            samples.load_slates(folders["examples"], examples),
         )
         decided = decide(fitted, examples, [""] * len(examples), verbalizer=baselines.VERBALIZER, slates=slates)
         table, rankings = outcomes(decided, metric).select(DECISIONS), len(decided)
@@ -83,7 +83,7 @@ def measure(recipe: Recipe, arm: str, metric: str, folders: Mapping[str, Path], 
         decided = read_parquet(folders["templates"] / "decisions.parquet").filter(pl.col("verbalizer") == name)
         table = outcomes(decided, metric).select(DECISIONS)
         if with_tokens:
-            examples, _ = data.validation_samples(recipe, folders["examples"])
+            examples, _ = samples.validation_samples(recipe, folders["examples"])
             texts = scripted(name, recipe).verbalize(verbalizer_inputs(examples))
     tokens = _mean_tokens(recipe, texts) if with_tokens and texts is not None else 0.0
     value = float(table["value"].mean())  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def fit_baseline(recipe: Recipe, arm: str, folders: Mapping[str, Path], split: s
 
 def _learned(recipe: Recipe, component: str, folders: Mapping[str, Path]) -> tuple[pl.DataFrame, list[str]]:
     """What training recorded at each seed's best step: outcomes averaged over seeds, and all texts."""
-    examples, _ = data.validation_samples(recipe, folders["examples"])
+    examples, _ = samples.validation_samples(recipe, folders["examples"])
     parts = []
     for seed in recipe.seeds:
         folder = folders["train"] / f"seed-{seed}"

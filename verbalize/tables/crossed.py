@@ -18,7 +18,7 @@ from verbalize.pipeline import Context, Progress, Stage, run_stages
 from verbalize.recipe import Recipe
 from verbalize.recipe_display import refuse_display
 from verbalize.recipe_sections import LEARNED
-from verbalize.stages import data, stages_of
+from verbalize.stages import samples, stages_of
 from verbalize.stages.ranking import Texts, rank
 from verbalize.stages.recommender import identity, open_recommender, own_facts
 from verbalize.stages.templates import load_roles
@@ -69,11 +69,11 @@ def cross(
 
 def _run(writer: Side, reader: Side, limit: int | None, context: Context) -> Mapping[str, Any]:
     recipe, arms = writer.recipe, writer.cell.crossed_arms
-    _, report = data.validation_samples(recipe, context.inputs["examples"])
+    _, report = samples.validation_samples(recipe, context.inputs["examples"])
     testing = recipe.evaluation.split == "test"
-    examples = data.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
+    examples = samples.load_examples(context.inputs["examples"], "test", recipe.sample.test) if testing else report
     examples = examples if limit is None else examples.head(limit)
-    slates = None if testing else data.load_slates(context.inputs["examples"], examples)
+    slates = None if testing else samples.load_slates(context.inputs["examples"], examples)
     recommender = open_recommender(reader.recipe, reader.folders)
     texts = written_texts(recipe, arms, context, examples)
     decisions, _ = rank(context, recommender, examples, texts, slates, context.folder / "parts")

@@ -21,7 +21,7 @@ from verbalize.recipe import Recipe
 from verbalize.report.data import ReportData
 from verbalize.report.provenance import revision
 from verbalize.runs import run_recipe
-from verbalize.stages import data
+from verbalize.stages import samples
 from verbalize.stages.plan import plan_of
 from verbalize.tables.crossed import Side, cross
 from verbalize.tables.names import PLACE, parts_of
@@ -154,7 +154,7 @@ def _look(state: State, planned: Planned, recipe: Recipe, folders: Mapping[str, 
     serves = [claim for claim in claims if planned.cell.id in cells_of(state.table, claim)]
     if not serves:
         return
-    examples = data.load_examples(folders["examples"], "test", recipe.sample.test)
+    examples = samples.load_examples(folders["examples"], "test", recipe.sample.test)
     plan = plan_of(recipe, Context(folders["templates"], folders), examples)
     for claim in serves:
         LooksRegister(config.register).open(
