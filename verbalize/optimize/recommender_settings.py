@@ -18,11 +18,11 @@ class RecommenderTrainingConfig:
     example shows a text drawn from `templates` or from random keep/drop x metadata actions: no arm is privileged.
     """
 
-    method: str = "cross_entropy"
+    method: str = later("cross_entropy")
     """`grpo`: softmax(score_scale x scores) is a policy whose answers are candidates: +1 for the target, else -1."""
-    answers: int | None = None
+    answers: int | None = later(None)
     """`grpo` only: answers sampled per slate. None takes the exact mean over all of them, which has no noise."""
-    scale_advantages: bool = True
+    scale_advantages: bool = later(True)
     """`grpo` only: divide advantages by their spread over the answers of a slate, as GRPO does; False is REINFORCE."""
     templates: tuple[str, ...] = ("titles", "titles_metadata", "concatenation")
     random_actions: float = 0.5

@@ -174,15 +174,12 @@ def displays_read(recipe: Recipe) -> list[CandidateDisplay]:
 
 
 def training_identity(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide the trained adapter; a key made before there were several methods still holds."""
+    """The settings that decide the trained adapter."""
     assert recipe.recommender_training is not None
     described = dict(plain(recipe.recommender_training))
     folder = described.pop("learned")
     if folder is not None:
         described["learned"] = learned_texts.identity(recipe, folder)
-    if described["method"] == "cross_entropy":
-        for name in ("method", "answers", "scale_advantages"):
-            del described[name]
     if recipe.policy.kind == "display":
         described["displays"] = list(DISPLAYS)
     return described
