@@ -42,7 +42,7 @@ class Slate(Protocol):
     def target_index(self) -> int: ...
 
 
-S = TypeVar("S", bound=Slate)
+SlateT = TypeVar("SlateT", bound=Slate)
 
 
 def slate_scores(model: Any, slate: TokenSlate) -> torch.Tensor:
@@ -69,11 +69,11 @@ def objective(scores: torch.Tensor, target_index: int, config: RecommenderTraini
 
 def train_recommender(
     model: Any,
-    slates: Callable[[int], S],
+    slates: Callable[[int], SlateT],
     config: RecommenderTrainingConfig,
     folder: Path,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
-    scores_of: Callable[[Any, S], torch.Tensor] = slate_scores,  # type: ignore[assignment]
+    scores_of: Callable[[Any, SlateT], torch.Tensor] = slate_scores,  # type: ignore[assignment]
 ) -> list[dict[str, float]]:
     """Train the adapter of `model` in place on `slates(0), slates(1), ...`; returns one row per optimizer step.
 
