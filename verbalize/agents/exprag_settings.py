@@ -140,8 +140,6 @@ class Config:
     play: PlayConfig = field(default_factory=PlayConfig)
 
     def __post_init__(self) -> None:
-        if self.play.max_new_tokens < 1:
-            raise InputError(f"play.max_new_tokens = {self.play.max_new_tokens}", "must be at least 1", "try 24")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds = {list(self.seeds)}", "name each training once, at least one", "try [0, 1, 2]")
         if not 0 <= self.memory_dropout < 1:
@@ -152,8 +150,9 @@ class Config:
                 "training contexts hold one block per trajectory, so they need static retrieval",
                 "set ablations.dynamic: true",
             )
-        if self.play.environments < 1 or self.play.processes < 1:
-            raise InputError(f"{self.play}", "needs at least one environment and process", "raise both to 1")
+        for name in ("environments", "processes", "max_new_tokens"):
+            if (value := getattr(self.play, name)) < 1:
+                raise InputError(f"play.{name} = {value}", "must be at least 1", f"raise play.{name}")
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class Simulator:
 
 
 def load(server: Any, task: Task, solve: bool = False) -> None:
+    """Set up the task's world; `solve` also computes its solution. Raises InputError for an unknown variation."""
     known = int(server.getTaskMaxVariations(task.family))
     if task.seed >= known:
         raise InputError(f"variation {task.seed}", f"{task.family} has {known}, counted from 0", "choose one of these")

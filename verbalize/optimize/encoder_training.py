@@ -1,8 +1,8 @@
 """Training a sentence encoder as recommender: the loop and the losses of `recommender_training`, with its own scores.
 
-score(c | text) = <e(text), e(c)> / temperature, as at test time, texts and candidates by one encoder. It costs a
-hundredth of a language model's slate, so that it can learn from every training example many times and every test
-example can be ranked.
+score(c | text) = <e(text), e(c)> / temperature, as at test time, texts and candidates by one encoder. In training every
+slate embeds its candidates anew, since their vectors move; afterwards the catalogue is embedded once, and a ranking
+costs its text alone.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ def encoder_scores(encoder: "SentenceEncoder", slate: TextSlate, temperature: fl
     """Cosines over temperature, (S,), differentiable in the encoder's weights. A blank text scores 0 everywhere, as it
     does for the recommender, and teaches nothing.
     """
-    vectors = encoder.batch([slate.text, *slate.candidates])
-    scores = vectors[1:] @ vectors[0] / temperature
+    # Apart: in one batch the short candidates would be padded to the length of the text.
+    text, candidates = encoder.batch([slate.text])[0], encoder.batch(slate.candidates)
+    scores = candidates @ text / temperature
     return scores if slate.text.strip() else 0.0 * scores
