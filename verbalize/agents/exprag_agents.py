@@ -119,7 +119,7 @@ def _train(work: Workshop, agent: Agent, seed: int, seen: Bank, folder: Path) ->
     from verbalize.report.provenance import revision
 
     config = work.config
-    language = load_language_model(config.model, device=config.device)
+    language = load_language_model(config.model, config.sft.dtype, device=config.device)
     model = add_lora(language.model, config.sft.lora, seed).to(config.device)
     entries = seen.solutions
     names = [entry.sources[0] for entry in entries]

@@ -1,8 +1,10 @@
 """Settings of supervised fine-tuning on expert trajectories. Standard library only: read before torch is."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from recsys.errors import InputError
+from recsys.later import later
 from recsys.models.settings import LoraSettings
 
 
@@ -23,6 +25,9 @@ class SftConfig:
     learning_rate: float = 3e-4
     max_grad_norm: float = 1.0
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=8, alpha=16, dropout=0.1))
+    dtype: Literal["float32", "bfloat16"] = later("float32")
+    """Of the frozen weights while the adapter, in float32, is tuned; afterwards both are merged in float32 and play.
+    `experiments/benchmarks/cpu_dtype.py` tells which is faster where."""
     validate_every: int = 1
     """Epochs between games played to choose the checkpoint; the last epoch is always judged."""
     save_every: int = 5
