@@ -2,13 +2,14 @@
 
 Run:  python experiments/benchmarks/cpu_dtype.py [--repeats 5] [--out DIR]      about three minutes
 
-One thread, SmolLM2-135M, four rows of 250 tokens, an action prompt's length: `forward` (a prompt is read), `train` (forward
-and backward through a LoRA adapter in float32) and `decode` (one token for each row behind its prompt). Dtypes alternate
-within every repeat; a ratio is that of the medians of processor time, so that neighbours do not count. `log_probability_shift`
-is the mean absolute difference of all log-probabilities of a sentence's next tokens: what the rounding does.
+One thread, SmolLM2-135M, four rows of 250 tokens, an action prompt's length: `forward` (a prompt is read), `train`
+(forward and backward through a LoRA adapter in float32) and `decode` (one token for each row behind its prompt). Dtypes
+alternate within every repeat; a ratio is that of the medians of processor time, so that neighbours do not count.
+`log_probability_shift` is the mean absolute difference of all log-probabilities of a sentence's next tokens: what the
+rounding does.
 
-CPUs differ: those with AMX or AVX512-BF16 multiply bfloat16 natively, others emulate it. Writes cpu_dtype.json; it enters no
-claim, and `policy.dtype` of a recipe is what to set by it (`experiments/guides/train.md`).
+CPUs differ: those with AMX or AVX512-BF16 multiply bfloat16 natively, others emulate it. Writes cpu_dtype.json; it
+enters no claim, and `policy.dtype` of a recipe is what to set by it (`experiments/guides/train.md`).
 """
 
 import statistics
@@ -82,8 +83,9 @@ def main() -> None:
     rows = []
     for job, seen in rates.items():
         medians = {dtype: statistics.median(values) for dtype, values in seen.items()}
-        rows.append({"job": job, "tokens_per_second": seen, "ratio": round(medians["bfloat16"] / medians["float32"], 2)})
-        say(f"{job}: {medians} tokens a second, bfloat16 {rows[-1]['ratio']} times as fast")
+        ratio = round(medians["bfloat16"] / medians["float32"], 2)
+        rows.append({"job": job, "tokens_per_second": seen, "ratio": ratio})
+        say(f"{job}: {medians} tokens a second, bfloat16 {ratio} times as fast")
     shift = (made["bfloat16"][1] - made["float32"][1]).abs().mean().item()
     facts = {"rows": ROWS, "prompt": PROMPT, "hardware": hardware(), "versions": versions(("torch", "transformers"))}
     options.out.mkdir(parents=True, exist_ok=True)

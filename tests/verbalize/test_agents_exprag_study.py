@@ -4,7 +4,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 from agents_bench import LadderBench, word_vectors
+from safetensors.torch import load_file
 from tiny_run import Recorder, model_with_chat
 
 from recsys.errors import InputError
@@ -27,6 +29,7 @@ from verbalize.agents.exprag_study import carry_out
 from verbalize.agents.pool import LocalEnvironments
 from verbalize.agents.sft_settings import SftConfig
 from verbalize.agents.study import StudyResult, load_study
+from verbalize.config import plain
 
 STUDY = Path(__file__).parents[2] / "experiments" / "agents" / "exprag.yaml"
 
@@ -246,3 +249,16 @@ def test_refusals(config: Config) -> None:
         Ablations(seeds=0)
     with pytest.raises(InputError, match=r"play\.max_new_tokens = 0"):
         replace(config, play=PlayConfig(max_new_tokens=0))
+
+
+def test_an_adapter_tuned_on_bfloat16_weights_is_float32_and_another_one(
+    config: Config, done: tuple[Path, StudyResult], tmp_path: Path
+) -> None:
+    half = replace(config, sft=replace(config.sft, dtype="bfloat16"), seeds=(1,), through="claims")
+    assert "dtype" not in plain(config.sft), "what was tuned before there was a choice keeps its key"
+    result = study(half, tmp_path)
+    names = {path.name for path in (tmp_path / "adapters").iterdir()}
+    assert result.values is not None and not names & {path.name for path in (done[0] / "adapters").iterdir()}
+    for path in (tmp_path / "adapters").glob("*/adapter"):
+        weights = load_file(path / "adapter_model.safetensors")
+        assert {value.dtype for value in weights.values()} == {torch.float32}
