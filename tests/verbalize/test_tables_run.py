@@ -23,7 +23,7 @@ from verbalize.report.ledger import assemble, load_claims, verify
 from verbalize.tables.comparisons import blind_readers, compared, crossed_gains, reading_of
 from verbalize.tables.report import summary
 from verbalize.tables.results import decisions_of_set
-from verbalize.tables.run import FOLDER, run_table
+from verbalize.tables.run import FOLDER, folder_of_table, run_table
 from verbalize.tables.settings import Table, load_table
 
 COMMAND = "verbalize table experiments/tiny_table.yaml"
@@ -161,7 +161,9 @@ def test_other_readers_may_be_given_fewer_examples_and_gains_are_compared_on_the
     }
     cells = json.dumps([cell | {"overrides": {"recommender_training": None}}])
     table = table_of(workshop, tmp_path, "crossed_examples=5", f"cells={cells}", "claims=[]", "finalists={}")
-    state = run_table(table, tmp_path / "runs", COMMAND, Recorder())
+    state = run_table(table, tmp_path / "runs", COMMAND, Recorder(), formats=("png",))
+    picture = folder_of_table(tmp_path / "runs", table.config.name) / "figures" / "made" / "arms.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
     [done] = state.done.values()
     read = read_parquet(done.crossed[0]["plain", "listwise"] / "decisions.parquet")
     own = read_parquet(done.folders[0]["evaluate"] / "decisions.parquet")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-ABOUT = "write reports as HTML, their tables as CSV and LaTeX, their figures as SVG and PDF"
+ABOUT = "write reports as HTML, their tables as CSV and LaTeX, their figures as SVG, PDF or PNG"
 SWEEP = "sweep.json"  # what tells a sweep's folder from a run's
 
 
@@ -13,7 +13,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("folders", nargs="+", metavar="FOLDER", help="runs, e.g. runs/demo; or one sweep's folder")
     command.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
     command.add_argument(
-        "--formats", default="svg,pdf", help="of the figures, joined by commas; `none` writes no figures (svg,pdf)"
+        "--formats", default="svg,pdf", help="of the figures, joined by commas: svg, pdf, png; or none (svg,pdf)"
     )
     command.add_argument("--storage", metavar="URL", help="of a sweep whose trials are in PostgreSQL")
     command.set_defaults(call=_export)

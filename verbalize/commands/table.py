@@ -24,6 +24,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     table.add_argument(
         "--record", action="store_true", help="after each tier, enter its claims into experiments/results here"
     )
+    table.add_argument(
+        "--formats", default="none", help="of figures for each data set, joined by commas: svg, pdf, png (none)"
+    )
     table.add_argument("--check", action="store_true", help="build every cell's recipe and stop")
     table.add_argument("--json", action="store_true", help="print the result as JSON and no progress")
     table.set_defaults(call=_table)
@@ -49,7 +52,9 @@ def _table(options: argparse.Namespace) -> int:
     words += ["--tier", str(options.tier)] if options.tier else []
     command = " ".join([*words, *(["--record"] if options.record else [])])
     record = Path.cwd() if options.record else None
-    state = run_table(table, options.runs, command, None if options.json else Console(), options.tier, record)
+    formats = () if options.formats == "none" else tuple(options.formats.split(","))
+    progress = None if options.json else Console()
+    state = run_table(table, options.runs, command, progress, options.tier, record, formats)
     folder = folder_of_table(options.runs, table.config.name)
     if options.json:
         print(json.dumps(summary(state), indent=2))

@@ -12,7 +12,7 @@ from verbalize.pipeline import STORE, folder_of
 from verbalize.report.data import ReportData
 from verbalize.report.exported import note
 from verbalize.report.html import render_html
-from verbalize.report.paper_figures import FORMATS, write_figures, write_sweep_figures
+from verbalize.report.paper_figures import USUAL, write_figures, write_sweep_figures
 from verbalize.report.sets import runs_report
 from verbalize.report.store import FILE, load
 from verbalize.report.sweep import sweep_report
@@ -20,7 +20,7 @@ from verbalize.report.tables import frames_of, latex_of
 from verbalize.report.trials import Objective, SweepTable, trials_frame
 
 
-def export_runs(folders: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def export_runs(folders: Sequence[Path], out: Path, formats: Sequence[str] = USUAL) -> list[Path]:
     """Write the reports of finished runs below `out`; returns the files, the page to open first.
 
     One run: report.html, tables/, figures/. Several: runs.html over all of them, and the same for each below its name.
@@ -58,7 +58,7 @@ def report_of(folder: Path) -> tuple[ReportData, Any]:
     return load(stage / FILE), manifest["recipe"]
 
 
-def write_report(data: ReportData, out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_report(data: ReportData, out: Path, formats: Sequence[str] = USUAL) -> list[Path]:
     """One report's files below `out`."""
     page = out / "report.html"
     write_text(render_html(data), page)
@@ -72,7 +72,7 @@ def write_report(data: ReportData, out: Path, formats: Sequence[str] = FORMATS) 
 
 
 def export_sweep(
-    table: SweepTable, out: Path, final: Mapping[str, Any] | None = None, formats: Sequence[str] = FORMATS
+    table: SweepTable, out: Path, final: Mapping[str, Any] | None = None, formats: Sequence[str] = USUAL
 ) -> list[Path]:
     """A sweep's files below `out`: sweep.html, tables/trials.csv, figures/. `final`: the contents of its final.json."""
     page = out / "sweep.html"

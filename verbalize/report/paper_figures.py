@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 Drawing = tuple[str, Callable[["Figure"], None], float]  # file stem, what to draw, height in inches
 COLOURS = ("#1f6f78", "#c2622b", "#6552a8", "#9a7a10", "#b03a6a", "#3f7d2c", "#3b6cc0", "#777777")
-FORMATS = ("svg", "pdf")
+FORMATS = ("svg", "pdf", "png")
+USUAL = FORMATS[:2]
+"""What papers take; pictures for a web page are asked for."""
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 8,
@@ -39,15 +41,16 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 _WIDTH = 5.5  # inches: the text width of the usual conference styles
-_METADATA: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
+_METADATA: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}, "png": {"Software": None}}
+_DOTS = 200  # per inch, of a png
 
 
-def write_figures(data: ReportData, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_figures(data: ReportData, folder: Path, formats: Sequence[str] = USUAL) -> list[Path]:
     """arms, tradeoff, comparisons, slices and curves of a report, as far as it has them; returns the files."""
     return _write(_report_figures(data), folder, formats)
 
 
-def write_sweep_figures(table: SweepTable, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_sweep_figures(table: SweepTable, folder: Path, formats: Sequence[str] = USUAL) -> list[Path]:
     """best_so_far, importance and the trade-off of the first two objectives of a sweep."""
     return _write(_sweep_figures(table), folder, formats)
 
@@ -71,7 +74,7 @@ def _write(figures: Iterator[Drawing], folder: Path, formats: Sequence[str]) -> 
             for kind in formats:
                 path = folder / f"{name}.{kind}"
                 with replacing(path) as temporary:
-                    figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
+                    figure.savefig(temporary, format=kind, metadata=_METADATA[kind], dpi=_DOTS)
                 written.append(path)
     return written
 

@@ -13,6 +13,7 @@ from recsys.storage import read_json, write_text
 from verbalize.report.console import render_console
 from verbalize.report.data import ReportData
 from verbalize.report.export import write_report
+from verbalize.report.paper_figures import write_figures
 from verbalize.report.provenance import hardware, revision, today
 from verbalize.report.sets import SLATES, combined
 from verbalize.tables.claims import record, write_claims
@@ -23,9 +24,11 @@ from verbalize.tables.run import State
 METRICS = ("recall@1", "mrr", "ndcg@10")
 
 
-def write_table(state: State, folder: Path, command: str, record_in: Path | None = None) -> ReportData:
-    """Write report.html, report.txt and tables/ (CSV, LaTeX) of all that is done; with `record_in`, enter the claims
-    into the ledger there."""
+def write_table(
+    state: State, folder: Path, command: str, record_in: Path | None = None, formats: Sequence[str] = ()
+) -> ReportData:
+    """Write report.html, report.txt, tables/ (CSV, LaTeX) and figures/ (in `formats`, a folder per data set) of what is
+    done; with `record_in`, enter the claims into the ledger there."""
     reports: dict[str, ReportData] = {}
     for name in state.table.config.sets:
         decisions = decisions_of_set(state, name)
@@ -33,6 +36,8 @@ def write_table(state: State, folder: Path, command: str, record_in: Path | None
         if record_in is not None:
             record(state, name, decisions, record_in, command)
         reports[name] = _report(state, name, decisions, tuple(claims), command)
+        if formats and len(reports[name].arms):
+            write_figures(reports[name], folder / "figures" / name, formats)
     one = len(reports) == 1
     data = next(iter(reports.values())) if one else combined(reports)
     notes = [note if one else f"{name}: {note}" for name, report in reports.items() for note in report.notes]

@@ -9,7 +9,7 @@ and what needs it stays unmeasured.
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,9 +78,11 @@ def run_table(
     progress: Progress | None = None,
     up_to: int | None = None,
     record_in: Path | None = None,
+    formats: Sequence[str] = (),
 ) -> State:
     """Carry out what is not up to date, up to and including tier `up_to`; after each tier write the table into
-    `<runs>/tables/<name>` and, with `record_in`, its claims into the ledger of the repository there.
+    `<runs>/tables/<name>`, figures in `formats` with it, and, with `record_in`, its claims into the ledger of the
+    repository there.
 
     Calling it again after any interruption resumes. Raises InputError for a table that cannot run at all.
     """
@@ -105,10 +107,10 @@ def run_table(
             except InputError as error:
                 state.refused[planned.set, planned.cell.id] = str(error)
                 progress.stage("table", "refused", f"{planned.name}: {error}")
-        state.report = write_table(state, folder, command, record_in)
+        state.report = write_table(state, folder, command, record_in, formats)
         progress.stage("table", "wrote", f"tier {tier}" + (", recorded" if record_in else ""))
     if state.report is None:
-        state.report = write_table(state, folder, command, record_in)
+        state.report = write_table(state, folder, command, record_in, formats)
     return state
 
 
