@@ -115,9 +115,9 @@ def _arms(figure: "Figure", rows: pl.DataFrame, learned: frozenset[str]) -> None
     chances = set(rows["chance"].round(6).to_list())
     if len(chances) == 1:
         axes.axvline(chances.pop(), color="0.5", linewidth=0.6, linestyle=":")
-        axes.set_xlabel("Recall@1, 95% interval over users; dotted: chance")
+        figure.supxlabel("Recall@1, 95% interval over users; dotted: chance", fontsize="medium")
     else:
-        axes.set_xlabel("Recall@1, 95% interval over users")
+        figure.supxlabel("Recall@1, 95% interval over users", fontsize="medium")
 
 
 def _comparisons(figure: "Figure", shown: Sequence[Any]) -> None:
@@ -125,7 +125,7 @@ def _comparisons(figure: "Figure", shown: Sequence[Any]) -> None:
     rows = [{"value": s.comparison.value, "low": s.comparison.low, "high": s.comparison.high} for s in shown[::-1]]
     _intervals(axes, rows, [s.label for s in shown[::-1]], [COLOURS[0]] * len(rows))
     axes.axvline(0.0, color="0.5", linewidth=0.6, linestyle=":")
-    axes.set_xlabel("difference, 95% interval over users")
+    figure.supxlabel("difference, 95% interval over users", fontsize="medium")
 
 
 def _slice(figure: "Figure", part: pl.DataFrame) -> None:
