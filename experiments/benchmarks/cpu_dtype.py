@@ -53,7 +53,7 @@ def jobs(dtype: str) -> tuple[dict[str, Callable[[], int]], Any]:
             cache = kept[0]
             for _ in range(TOKENS):
                 lm.model(ids[:, :1], past_key_values=cache)
-            cache.crop(PROMPT)
+            cache.crop(-TOKENS)
         return ROWS * TOKENS
 
     with torch.no_grad():
