@@ -35,6 +35,8 @@ def of_set(planned: list[Planned], name: str) -> dict[str, Planned]:
 def test_every_recipe_builds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["table", FILE, "--check"]) == 0 and "all of them build" in capsys.readouterr().out
+    encoders = "experiments/encoder_table.yaml"
+    assert main(["table", encoders, "--check"]) == 0 and "all of them build" in capsys.readouterr().out
     assert main(["table", FILE, "--check", "paired_seeds=true"]) == 0  # no reader becomes that of the texts it reads
 
 

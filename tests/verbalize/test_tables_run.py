@@ -181,6 +181,7 @@ def test_the_command_checks_and_refuses(workshop: Workshop, tmp_path: Path, caps
     path = str(tmp_path / "table.yaml")
     assert main(["table", path, "--check"]) == 0 and "4 cells, 4 recipes" in capsys.readouterr().out
     assert main(["table", path, "--tier", "0", "--check"]) == 2
+    assert main(["table", path, "--formats", "gif"]) == 2, "at once, not after the first tier"
     assert main(["table", path, "cells=[]", "nme=x", "--check"]) == 2 and "did you mean name" in capsys.readouterr().err
 
 

@@ -39,6 +39,11 @@ def _table(options: argparse.Namespace) -> int:
 
     if options.tier is not None and options.tier < 1:
         raise InputError(f"--tier {options.tier}", "tiers count from 1", "give 1 or more")
+    formats = () if options.formats == "none" else tuple(options.formats.split(","))
+    if formats:
+        from verbalize.report.paper_figures import check_formats
+
+        check_formats(formats)
     table = load_table(options.table, options.overrides)
     planned = plan_table(table)
     if options.check:
@@ -52,7 +57,6 @@ def _table(options: argparse.Namespace) -> int:
     words += ["--tier", str(options.tier)] if options.tier else []
     command = " ".join([*words, *(["--record"] if options.record else [])])
     record = Path.cwd() if options.record else None
-    formats = () if options.formats == "none" else tuple(options.formats.split(","))
     progress = None if options.json else Console()
     state = run_table(table, options.runs, command, progress, options.tier, record, formats)
     folder = folder_of_table(options.runs, table.config.name)

@@ -55,17 +55,24 @@ def write_sweep_figures(table: SweepTable, folder: Path, formats: Sequence[str] 
     return _write(_sweep_figures(table), folder, formats)
 
 
-def _write(figures: Iterator[Drawing], folder: Path, formats: Sequence[str]) -> list[Path]:
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises InputError for an unknown format, and where there is nothing to draw with; for the start of long work."""
+    for kind in formats:
+        if kind not in FORMATS:
+            raise InputError(f"figure format {kind!r}", f"is none of {FORMATS}", "choose among these")
     try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise InputError(
             "figures", "need matplotlib, which is not installed", "pip install 'verbalize[figures]', or --formats none"
         ) from error
-    for kind in formats:
-        if kind not in FORMATS:
-            raise InputError(f"figure format {kind!r}", f"is none of {FORMATS}", "choose among these")
+
+
+def _write(figures: Iterator[Drawing], folder: Path, formats: Sequence[str]) -> list[Path]:
+    check_formats(formats)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     written = []
     with rc_context(_STYLE):
         for name, draw, height in figures:
