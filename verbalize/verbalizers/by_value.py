@@ -20,7 +20,7 @@ def by_value(values: pl.Expr, rule: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
             codes, table = distinct(column)
             return recoded(codes, table.with_columns(rule(pl.col("text")).alias("to")), "to").alias(column.name)
         if column.dtype.is_float():
-            column = column + 0.0  # the two zeros are equal, so one would be written as the other
+            column = column.set(column == 0.0, 0.0)  # the two zeros are equal: one would be written as the other
         once = column.drop_nulls().unique().to_frame("value").with_columns(rule(pl.col("value")).alias("to"))
         return column.replace_strict(once["value"], once["to"], default=None, return_dtype=pl.String)
 
