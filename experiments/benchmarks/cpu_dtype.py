@@ -4,7 +4,7 @@ Run:  python experiments/benchmarks/cpu_dtype.py [--repeats 5] [--out DIR]      
 
 One thread, SmolLM2-135M, four rows of 250 tokens, an action prompt's length: `forward` (a prompt is read), `train`
 (forward and backward through a LoRA adapter in float32) and `decode` (one token for each row behind its prompt). Dtypes
-alternate within every repeat; a ratio is that of the medians of processor time, so that neighbours do not count.
+alternate within every repeat; a ratio is that of the medians of processor time, which neighbours disturb least.
 `log_probability_shift` is the mean absolute difference of all log-probabilities of a sentence's next tokens: what the
 rounding does.
 
