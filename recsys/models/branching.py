@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from recsys.errors import InputError
-from recsys.models.packed import block_mask, body_and_head, dtype_of
+from recsys.models.lengths import fed_length, positions_of, weight_of
+from recsys.models.packed import block_mask, body_and_head
 
 PADDING = -1  # owner of keys that nobody sees: left padding, and the slots of branches that have ended
 PROMPT = 0  # owner of the prompt's keys, which every branch sees; branches own 1, 2, ...
@@ -65,7 +66,7 @@ def sample_branches(
     positions.
     """
     body, head = body_and_head(model)
-    positions = getattr(body.config, "max_position_embeddings", None)
+    positions = positions_of(body)
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise InputError(f"prompt {number}", "is empty, so nothing predicts its first token", "begin with a token")
@@ -137,8 +138,9 @@ def _decode(
 
 def _prefill(body: Any, cache: DynamicCache, rows: list[_Row]) -> tuple[Tensor, Tensor]:
     """Fills the cache with the prompts, padded to the left; last hidden states (R, D) and the keys' owners (R, P)."""
-    device = next(body.parameters()).device
-    longest = max(len(row.prompt) for row in rows)
+    weight = weight_of(body)
+    device = weight.device
+    longest = fed_length(max(len(row.prompt) for row in rows), weight)
     gaps = [longest - len(row.prompt) for row in rows]
     ids = [[row.prompt[0]] * gap + list(row.prompt) for gap, row in zip(gaps, rows, strict=True)]
     positions = [[0] * gap + list(range(len(row.prompt))) for gap, row in zip(gaps, rows, strict=True)]
@@ -146,7 +148,7 @@ def _prefill(body: Any, cache: DynamicCache, rows: list[_Row]) -> tuple[Tensor, 
     hidden = body(
         input_ids=torch.tensor(ids, device=device),
         position_ids=torch.tensor(positions, device=device),
-        attention_mask=block_mask(owners, dtype_of(body)) if any(gaps) else None,
+        attention_mask=block_mask(owners, weight.dtype) if any(gaps) else None,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
@@ -168,7 +170,7 @@ def _step(body: Any, cache: DynamicCache, rows: list[_Row], owners: Tensor) -> t
     owners = torch.cat([owners, asking], dim=1)  # (R, K)
     keys = owners[:, None, :]
     seen = (keys == PROMPT) | ((keys == asking[:, :, None]) & (keys != PADDING))  # (R, A, K)
-    dtype = dtype_of(body)
+    dtype = weight_of(body).dtype
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
     hidden = body(
         input_ids=torch.tensor(ids, device=device),

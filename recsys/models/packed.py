@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import InputError
+from recsys.models.lengths import fed_length, positions_of, projected, weight_of
 from recsys.models.packing import PackedRequest, Row, batches_of, check_requests, rows_of
 
 HEAD_CHUNK = 256  # positions projected to the vocabulary at once: bounds memory at 256 x 49k floats (50 MB)
@@ -58,7 +59,7 @@ def packed_tokens(
     sequence longer than the model's positions.
     """
     body, head = body_and_head(model)
-    check_requests(requests, getattr(body.config, "max_position_embeddings", None))
+    check_requests(requests, positions_of(body))
     project = _Projection(head, temperature, entropies, entropy_gradients)
     results = [[BranchTokens(torch.empty(0))] * len(request.branches) for request in requests]
     for batch in batches_of(rows_of(requests, token_budget), token_budget):
@@ -110,8 +111,8 @@ def _forward(
     body: nn.Module, project: "_Projection", requests: Sequence[PackedRequest], batch: list[Row]
 ) -> list[list[BranchTokens]]:
     """One pass over B rows padded to n tokens; per row, what is said of each branch."""
-    device = next(body.parameters()).device
-    n = batch[0].length
+    weight = weight_of(body)
+    n = fed_length(batch[0].length, weight, positions_of(body))
     ids, positions, segments, reach = ([] for _ in range(4))  # each B lists of n
     slots: list[int] = []  # flat positions (row * n + offset) whose next-token distribution is needed, each once
     picks: list[int] = []  # for every branch token: index into `slots`
@@ -139,14 +140,14 @@ def _forward(
         segments.append(row_segments + [-1] * padding)
         reach.append(row_reach + [0] * padding)
 
-    at = partial(torch.tensor, device=device)
+    at = partial(torch.tensor, device=weight.device)
     branching = any(max(row) > 0 for row in segments)
     hidden = body(
         input_ids=at(ids),
-        position_ids=at(positions),
         # Without branch tokens the row is plain causal, and padding to the right is never seen: the faster kernel
-        # serves.
-        attention_mask=block_mask(at(segments), dtype_of(body), at(reach)) if branching else None,
+        # serves, if nothing looks like several texts in one row.
+        position_ids=at(positions) if branching else None,
+        attention_mask=block_mask(at(segments), weight.dtype, at(reach)) if branching else None,
         use_cache=False,
     ).last_hidden_state  # (B, n, D)
     needed = hidden.reshape(-1, hidden.shape[-1])[at(slots)]  # (N, D)
@@ -193,7 +194,7 @@ class _Projection:
         edges = torch.searchsorted(picks, torch.tensor([*starts, len(hidden)], device=picks.device)).tolist()
         logprobs, entropies = [], []
         for start, low, high in zip(starts, edges, edges[1:], strict=False):
-            logits = self.head(hidden[start : start + HEAD_CHUNK]).float()  # (chunk, V)
+            logits = projected(self.head, hidden[start : start + HEAD_CHUNK]).float()  # (chunk, V)
             if self.temperature != 1.0:
                 logits = logits / self.temperature
             rows = picks[low:high] - start
@@ -204,8 +205,3 @@ class _Projection:
                     means = (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
                     entropies.append((normaliser - means)[rows])
         return torch.cat(logprobs)[back], torch.cat(entropies)[back] if self.entropies else None
-
-
-def dtype_of(body: nn.Module) -> torch.dtype:
-    """The floating-point type of a model's weights."""
-    return next(parameter.dtype for parameter in body.parameters() if parameter.is_floating_point())

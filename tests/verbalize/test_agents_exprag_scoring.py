@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from agents_worlds import Ladder, ladder
 from tiny_run import model_with_chat
 
 from recsys.errors import InputError
+from recsys.models import lengths
 from recsys.models.loading import LanguageModel, load_language_model
 from verbalize.agents.cached_generation import CachedGeneratingPolicy
 from verbalize.agents.cached_scoring import CachedScoringPolicy
@@ -38,6 +40,13 @@ class Both:
         return self.plain.act(situations)
 
 
+@pytest.fixture(params=[False, True], ids=["", "rounded"])
+def lengths_rounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lengths are where weights are bfloat16 on a CPU, in float32, where equality can be asked for."""
+    if request.param:
+        monkeypatch.setattr(lengths, "ROUNDED_DTYPES", (torch.float32,))
+
+
 def constant(situations: Sequence[Situation]) -> list[str]:
     return ["## What to avoid\n- night and war"] * len(situations)
 
@@ -48,6 +57,7 @@ def changing(situations: Sequence[Situation]) -> list[str]:
 
 @pytest.mark.parametrize("memory", [None, constant, changing])
 @pytest.mark.parametrize("system", ["play a game", ""])
+@pytest.mark.usefixtures("lengths_rounded")
 def test_scores_equal_those_computed_anew(language: LanguageModel, memory: object, system: str) -> None:
     config = ActingConfig(temperature=5.0)
     both = Both(
@@ -62,6 +72,7 @@ def test_scores_equal_those_computed_anew(language: LanguageModel, memory: objec
 
 @pytest.mark.parametrize("memory", [None, constant, changing])
 @pytest.mark.parametrize("system", ["play a game", ""])
+@pytest.mark.usefixtures("lengths_rounded")
 def test_actions_equal_those_written_anew(language: LanguageModel, memory: object, system: str) -> None:
     acting = ActingConfig(max_new_tokens=6)
     tasks, form = [ladder(n, 4, 8) for n in range(5)], RolloutConfig(form=ChatFormat(system))

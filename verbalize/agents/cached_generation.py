@@ -6,13 +6,12 @@ plays. The likeliest token is taken every time; draws are left to `GeneratingPol
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from recsys.errors import InputError
 from recsys.models.packed import body_and_head
-from verbalize.agents.episode_cache import EpisodeCache
+from verbalize.agents.episode_cache import EpisodeCache, read
 from verbalize.agents.language_policies import GeneratingPolicy, end_of_turn, read_action
 from verbalize.agents.rollouts import Situation
 
@@ -39,13 +38,11 @@ class CachedGeneratingPolicy(GeneratingPolicy):
         """The tokens of the action, without the one that ends the turn."""
         ids, end = self._cache.prompt(situation), end_of_turn(self.tokenizer)
         body, head = body_and_head(self.model)
-        device = next(body.parameters()).device
         cache, common = self._cache.begin(body, situation, ids, self.config.max_new_tokens)
         written: list[int] = []
         fed = ids[common:]
         while len(written) < self.config.max_new_tokens:
-            answer: Any = body(input_ids=torch.tensor([fed], device=device), past_key_values=cache, use_cache=True)
-            token = int(head(answer.last_hidden_state[0, -1]).argmax())
+            token = int(head(read(body, fed, cache)[-1]).argmax())
             if token == end:
                 break
             written.append(token)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from recsys.models.packed import block_mask, body_and_head, dtype_of
+from recsys.models.lengths import fed_length, projected, weight_of
+from recsys.models.packed import block_mask, body_and_head
 from recsys.models.tokenisation import encode_texts
 from verbalize.agents.episode_cache import EpisodeCache
 from verbalize.agents.language_policies import ScoringPolicy, end_of_turn
@@ -49,9 +50,10 @@ def _branch_logprobs(
     body: Any, head: Any, cache: DynamicCache, new: list[int], start: int, branches: list[list[int]]
 ) -> list[torch.Tensor]:
     """Log-probabilities of each branch's tokens after the `start` tokens in the cache and the `new` ones, which it
-    then holds, followed by the branches.
+    then holds, followed by the branches and what rounds their length up.
     """
-    device = next(body.parameters()).device
+    weight = weight_of(body)
+    device = weight.device
     ids, places, segments = list(new), list(range(start, start + len(new))), [0] * len(new)
     rows, tokens = [], []  # of each branch token: the fed position that predicts it, and the token
     for number, branch in enumerate(branches, start=1):
@@ -61,7 +63,9 @@ def _branch_logprobs(
         ids += branch[:-1]
         places += range(start + len(new), start + len(new) + len(branch) - 1)
         segments += [number] * (len(branch) - 1)
-    own_mask = block_mask(torch.tensor([segments], device=device), dtype_of(body))  # (1, 1, n, n)
+    more = fed_length(len(ids), weight) - len(ids)
+    ids, places, segments = ids + [ids[-1]] * more, places + [0] * more, segments + [-1] * more
+    own_mask = block_mask(torch.tensor([segments], device=device), weight.dtype)  # (1, 1, n, n)
     mask = torch.cat([own_mask.new_zeros(1, 1, len(ids), start), own_mask], dim=-1)  # all see what the cache holds
     hidden = body(
         input_ids=torch.tensor([ids], device=device),
@@ -71,6 +75,6 @@ def _branch_logprobs(
         use_cache=True,
     ).last_hidden_state[0]
     first = len(new) - 1  # nothing is read before the last token of the prompt
-    logprobs = torch.log_softmax(head(hidden[first:]).float(), dim=-1)
+    logprobs = torch.log_softmax(projected(head, hidden[first : len(ids) - more]).float(), dim=-1)
     picked = logprobs[torch.tensor(rows, device=device) - first, torch.tensor(tokens, device=device)]
     return list(picked.split([len(branch) for branch in branches]))

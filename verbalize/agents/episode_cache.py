@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from recsys.errors import InputError
 from recsys.models.chat import encode_chat
+from recsys.models.lengths import fed_length, positions_of, weight_of
 from verbalize.agents.rollouts import Situation
 
 _SYSTEMS = 16  # system messages whose keys are kept: 46 kB a token for a 135M model in float32
@@ -51,7 +52,7 @@ class EpisodeCache:
 
         Raises InputError when the prompt and `room` more tokens exceed the positions of the model.
         """
-        positions = getattr(body.config, "max_position_embeddings", None)
+        positions = positions_of(body)
         if positions is not None and len(ids) + room > positions:
             raise InputError(
                 f"episode {situation.task.id} with {len(ids) + room} tokens",
@@ -84,8 +85,7 @@ class EpisodeCache:
         key = tuple(ids)
         if key not in self._systems:
             cache = DynamicCache()
-            device = next(body.parameters()).device
-            body(input_ids=torch.tensor([ids], device=device), past_key_values=cache, use_cache=True)
+            read(body, ids, cache)
             self._systems[key] = cache
             if len(self._systems) > _SYSTEMS:
                 self._systems.popitem(last=False)
@@ -95,6 +95,21 @@ class EpisodeCache:
         for number, layer in enumerate(layers):
             copy.update(layer.keys, layer.values, number)  # concatenates, so the original stays as it is
         return copy
+
+
+def read(body: Any, ids: Sequence[int], cache: DynamicCache) -> torch.Tensor:
+    """Compute `ids` behind what the cache holds, which then holds them too: hidden states (len(ids), D)."""
+    weight, start = weight_of(body), cache.get_seq_length()
+    more = fed_length(len(ids), weight) - len(ids) if len(ids) > 1 else 0  # behind them, and so never seen by them
+    places = [*range(start, start + len(ids)), *[0] * more]
+    answer = body(
+        input_ids=torch.tensor([[*ids, *[ids[-1]] * more]], device=weight.device),
+        position_ids=torch.tensor([places], device=weight.device),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    crop(cache, start + len(ids))
+    return answer.last_hidden_state[0, : len(ids)]
 
 
 def crop(cache: DynamicCache, length: int) -> None:

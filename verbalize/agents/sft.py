@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from recsys.errors import InputError
+from recsys.models.lengths import fed_length, positions_of, projected, weight_of
 from recsys.models.packed import body_and_head
 from recsys.seeding import rng, stable_hash
 from recsys.storage import replacing
@@ -45,8 +46,9 @@ def supervised_loss(model: Any, chats: Sequence[SupervisedChat]) -> torch.Tensor
     Chats are padded to the right: causal attention lets no token see the padding, so no mask is needed.
     """
     body, head = body_and_head(model)
-    device = next(body.parameters()).device
-    n = max(len(chat.ids) for chat in chats)
+    weight = weight_of(body)
+    device = weight.device
+    n = fed_length(max(len(chat.ids) for chat in chats), weight, positions_of(body))
     ids = torch.tensor([[*chat.ids, *[chat.ids[-1]] * (n - len(chat.ids))] for chat in chats], device=device)
     places = [
         (row, place)
@@ -56,7 +58,7 @@ def supervised_loss(model: Any, chats: Sequence[SupervisedChat]) -> torch.Tensor
     ]
     rows, columns = (torch.tensor(side, device=device) for side in zip(*places, strict=True))
     hidden = body(input_ids=ids, use_cache=False).last_hidden_state  # (B, n, D)
-    logits = head(hidden[rows, columns - 1]).float()  # (targets, V)
+    logits = projected(head, hidden[rows, columns - 1]).float()  # (targets, V)
     return torch.nn.functional.cross_entropy(logits, ids[rows, columns], reduction="sum")
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from recsys.errors import InputError
+from recsys.models.lengths import fed_length, positions_of, weight_of
 from recsys.models.loading import LanguageModel
 from recsys.models.tokenisation import encode_texts
 from verbalize.verbalizers.base import guard_inputs, without_memory
@@ -90,13 +91,13 @@ def slot_logprobs(
     right-padded: under a causal mask a slot cannot see the padding, so no attention mask is needed. Gradients flow if
     enabled. Scaled by `temperature` before the softmax, as the trainer scales sampled logits.
     """
-    device = next(model.parameters()).device
-    alphabet = torch.tensor(tokens.alphabet, device=device)
+    weight = weight_of(model)
+    device, alphabet = weight.device, torch.tensor(tokens.alphabet, device=weight.device)
     result: list[Tensor] = []
     for start in range(0, len(prompts), prompts_per_forward):
         chunk = [list(prompt) for prompt in prompts[start : start + prompts_per_forward]]
         slots = [slot_positions(prompt, tokens.marker) for prompt in chunk]
-        width = max(map(len, chunk))
+        width = fed_length(max(map(len, chunk)), weight, positions_of(model))
         input_ids = torch.tensor([prompt + [tokens.marker] * (width - len(prompt)) for prompt in chunk], device=device)
         kept = sorted({position for row in slots for position in row})
         logits = model(input_ids=input_ids, logits_to_keep=torch.tensor(kept, device=device), use_cache=False).logits
