@@ -1,5 +1,6 @@
 """Study files: strict loading, the contract of a kind, the lock, and claims that the ledger can recompute."""
 
+import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from recsys.locks import hold_lock
 from recsys.storage import read_json, write_text
 from verbalize import cli
 from verbalize.agents import study as studies
-from verbalize.agents.study import StudyClaim, StudyResult, load_study, record, run_study
+from verbalize.agents.study import StudyClaim, StudyResult, load_study, run_study
 from verbalize.pipeline import Progress
 from verbalize.report.ledger import load_claims, verify
 
@@ -47,7 +48,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     module: Any = types.ModuleType("toy_study")
     module.Config, module.run, module.claims_of = Config, run, claims_of
     monkeypatch.setitem(studies.KINDS, "toy", "toy_study")
-    monkeypatch.setitem(__import__("sys").modules, "toy_study", module)
+    monkeypatch.setitem(sys.modules, "toy_study", module)
     path = tmp_path / "toy.yaml"
     write_text("kind: toy\nname: toy\ngain: 0.25\n", path)
     return path
@@ -66,6 +67,17 @@ def test_a_study_is_run_written_and_recorded(toy: Path, tmp_path: Path) -> None:
     assert claim.value == pytest.approx(0.1) and claim.low is not None and claim.low > 0
     assert (claim.status, claim.n, claim.seeds) == ("met", 20, (0, 1))
     assert verify(root) == []
+    recorded = read_json(root / "experiments" / "results" / "toy.json")
+    assert recorded == manifest | {"facts": {"gain": 0.1}}
+
+
+def test_a_kind_that_claims_nothing_is_recorded_by_its_facts(toy: Path, tmp_path: Path) -> None:
+    del sys.modules["toy_study"].claims_of
+    study, root = load_study(toy, ["claims=false"]), tmp_path / "root"
+    run_study(study, tmp_path / "runs", "verbalize agents toy.yaml", record_in=root)
+    written = [path.name for path in root.rglob("*") if path.is_file()]
+    assert written == ["toy.json"]
+    assert read_json(root / "experiments" / "results" / "toy.json")["facts"] == {"gain": 0.25}
 
 
 def test_nothing_to_record_is_refused_before_anything_runs(toy: Path, tmp_path: Path) -> None:
@@ -73,9 +85,8 @@ def test_nothing_to_record_is_refused_before_anything_runs(toy: Path, tmp_path: 
     with pytest.raises(InputError, match="no claims to record"):
         run_study(study, tmp_path / "runs", "", record_in=tmp_path / "root")
     assert not (tmp_path / "runs").exists()
-    result, _ = run_study(study, tmp_path / "runs", "")
-    with pytest.raises(InputError, match="no claims to record"):
-        record(study.name, result, tmp_path / "root", "")
+    run_study(study, tmp_path / "runs", "")
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +102,7 @@ def test_nothing_to_record_is_refused_before_anything_runs(toy: Path, tmp_path: 
 def test_shipped_studies_say_beforehand_what_they_cannot_claim(name: str, overrides: list[str], tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "experiments" / "agents" / f"{name}.yaml"
     whole, part = load_study(path), load_study(path, overrides)
-    assert whole.claims_of(whole.config) and not part.claims_of(part.config)
+    assert whole.claims_of and whole.claims_of(whole.config) and part.claims_of and not part.claims_of(part.config)
     with pytest.raises(InputError, match="100 at least, and 3 seeds"):
         run_study(part, tmp_path / "runs", "", record_in=tmp_path / "root")
     assert not (tmp_path / "runs").exists()

@@ -10,10 +10,10 @@ The contract. The module of a kind offers
                 adapters.
     claims_of   claims_of(config) -> the claims that a run of it has the evidence for: none from fewer than LEAST_GAMES
                 games or LEAST_SEEDS seeds. So that nobody waits hours for a run that cannot be recorded. Left out by a
-                kind that makes none.
+                kind that never claims anything: of it the facts alone are recorded.
 
-A module knows neither the command line nor the ledger: what it publishes it returns as per-task values with the claims
-computed from them, and `record` here enters them, as recipes do.
+A module knows neither the command line nor the ledger: what it publishes it returns as facts and as per-task values
+with the claims computed from them; `run_study` and `record` here enter them, as recipes do.
 """
 
 import importlib
@@ -84,7 +84,7 @@ class Study:
     kind: str
     config: Any
     run: Callable[[Any, Path, Progress, str], StudyResult]
-    claims_of: Callable[[Any], Sequence[StudyClaim]]
+    claims_of: Callable[[Any], Sequence[StudyClaim]] | None
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     if kind not in KINDS:
         raise InputError(f"kind = {kind!r}", f"must be one of {', '.join(KINDS)}", f"set it in {path}")
     module = importlib.import_module(KINDS[kind])
-    study = Study(kind, build(module.Config, values), module.run, getattr(module, "claims_of", _no_claims))
+    study = Study(kind, build(module.Config, values), module.run, getattr(module, "claims_of", None))
     if not _NAME.fullmatch(study.name):
         raise InputError(
             f"name = {study.name!r}", "names a folder: lower-case letters, digits, - and _", "choose another"
@@ -114,38 +114,45 @@ def run_study(
     record_in: Path | None = None,
 ) -> tuple[StudyResult, Path]:
     """Carry out what is missing; write study.json, result.json and result.txt into the study's folder, which is
-    returned too. `record_in` is the root of a repository whose ledger receives the claims and their evidence.
+    returned too. `record_in` is the root of a repository that receives the facts, and whose ledger receives the claims
+    and their evidence.
 
     Raises InputError when another process runs the same study, and, before anything is done, when a run of it would
     leave nothing to record.
     """
+    from verbalize.report.ledger import RESULTS
     from verbalize.report.provenance import hardware, revision, today, versions
 
-    if record_in is not None and not study.claims_of(study.config):
-        raise _nothing_to_record(study.name)
+    if record_in is not None and study.claims_of is not None and not study.claims_of(study.config):
+        raise InputError(
+            f"study {study.name}",
+            "has no claims to record in this form: they need test games, "
+            f"{LEAST_GAMES} at least, and {LEAST_SEEDS} seeds",
+            "run it in full, or without --record",
+        )
     folder = Path(runs) / FOLDER / study.name
     remedy = "wait for it, or give another folder: --runs FOLDER"
     with hold_lock(folder, "a study", "another process is running this study", remedy):
         result = study.run(study.config, folder, progress or Silent(), command)
         provenance = {"revision": revision(), "hardware": hardware(), "date": today(), "versions": versions()}
-        write_json(
-            {"kind": study.kind, "config": plain(study.config), "command": command} | provenance, folder / "study.json"
-        )
+        manifest = {"kind": study.kind, "config": plain(study.config), "command": command} | provenance
+        write_json(manifest, folder / "study.json")
         write_json(result.facts, folder / "result.json")
         write_text(result.text + "\n", folder / "result.txt")
     if record_in is not None:
+        write_json(manifest | {"facts": result.facts}, record_in / RESULTS / f"{study.name}.json")
         record(study.name, result, record_in, command)
     return result, folder
 
 
 def record(name: str, result: StudyResult, root: Path, command: str) -> "list[Claim]":
-    """Write the evidence and the claims into the ledger under `root`. Raises InputError without claims."""
+    """Write the evidence and the claims, if there are any, into the ledger under `root`."""
     from verbalize.report.artefacts import values_table, write_artefact
     from verbalize.report.claims import Estimator
     from verbalize.report.ledger import RESULTS, assemble, write_claim
 
-    if result.values is None or not result.claims:
-        raise _nothing_to_record(name)
+    if result.values is None:
+        return []
     artefact = root / RESULTS / "artefacts" / f"{name}.successes.csv.gz"
     write_artefact(values_table(result.values, secrets.token_hex(16)), artefact)
     written = [
@@ -164,15 +171,3 @@ def record(name: str, result: StudyResult, root: Path, command: str) -> "list[Cl
     ]
     assemble(root)
     return written
-
-
-def _no_claims(config: Any) -> tuple[StudyClaim, ...]:
-    return ()
-
-
-def _nothing_to_record(name: str) -> InputError:
-    return InputError(
-        f"study {name}",
-        f"has no claims to record in this form: they need test games, {LEAST_GAMES} at least, and {LEAST_SEEDS} seeds",
-        "run it in full, or without --record",
-    )
