@@ -27,7 +27,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## side-by-side benchmarks; writes experiments/results
-	for name in packed_scoring cpu_threads cpu_dtype log_pipeline logs_at_scale append_vs_rebuild experience_retrieval \
+	for name in packed_scoring cpu_threads cpu_dtype cpu_lengths log_pipeline logs_at_scale append_vs_rebuild \
+	  experience_retrieval \
 	  experience_admission sweep_tpe_vs_random sweep_shared_artefacts reader_headroom rollouts_parallel episode_turns grpo_step; do \
 	  $(BIN)/python experiments/benchmarks/$$name.py || exit 1; done
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from agents_worlds import Ladder, ladder
 from tiny_run import model_with_chat
+from transformers import DynamicCache
 
 from recsys.errors import InputError
 from recsys.models import lengths
 from recsys.models.loading import LanguageModel, load_language_model
-from verbalize.agents.cached_generation import CachedGeneratingPolicy
+from recsys.models.packed import body_and_head
+from verbalize.agents.cached_generation import CachedGeneratingPolicy, decode_together
 from verbalize.agents.cached_scoring import CachedScoringPolicy
 from verbalize.agents.chats import ChatFormat
+from verbalize.agents.episode_cache import read
 from verbalize.agents.language_policies import ActingConfig, GeneratingPolicy, ScoringPolicy
 from verbalize.agents.pool import LocalEnvironments
 from verbalize.agents.rollouts import RolloutConfig, Situation, roll_out
@@ -83,6 +86,30 @@ def test_actions_equal_those_written_anew(language: LanguageModel, memory: objec
     assert len({turn.action for episode in played[1] for turn in episode.turns}) > 1 and played[1][0].turns[0].action
     with pytest.raises(InputError, match="nothing is drawn here"):
         CachedGeneratingPolicy(language.model, language.tokenizer, ActingConfig(temperature=1.0))
+
+
+def test_rows_decoded_together_are_those_decoded_alone_wherever_they_end(language: LanguageModel) -> None:
+    body, head = body_and_head(language.model)
+    prompts = [list(range(5, 5 + n)) for n in (3, 40, 17)]
+    most = 7
+
+    def alone(prompt: list[int], end: int) -> list[int]:
+        tokens: list[int] = []
+        while len(tokens) < most and tokens[-1:] != [end]:
+            tokens.append(int(language.model(torch.tensor([prompt + tokens])).logits[0, -1].argmax()))
+        return tokens
+
+    with torch.no_grad():
+        free = [alone(prompt, -1) for prompt in prompts]
+        for end in {token for tokens in free for token in tokens} | {-1}:
+            caches, first = [], []
+            for prompt in prompts:
+                cache = DynamicCache()
+                first.append(int(head(read(body, prompt, cache)[-1]).argmax()))
+                caches.append(cache)
+            assert decode_together(body, head, caches, first, end, most) == [alone(prompt, end) for prompt in prompts]
+            assert [cache.get_seq_length() for cache in caches] == [3, 40, 17], "as they were"
+    assert len({tuple(tokens) for tokens in free}) == 3
 
 
 def test_what_an_episode_becomes_does_not_depend_on_who_else_plays(language: LanguageModel) -> None:
