@@ -29,7 +29,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "seeds": [0],
         "environments": 2,
         "arms": {"grpo": {}, "slea": {"credit": "cluster", "retrieval": True}},
-        "warm_start": {"games": [{"family": "route", "difficulty": 1, "count": 1, "first": 0, "max_steps": 3}]},
+        "warm_start": {
+            "games": [{"family": "route", "difficulty": 1, "count": 2, "first": 0, "max_steps": 3}],
+            "lessons": True,
+        },
         "train": [{"family": "coin", "difficulty": 1, "count": 1, "first": 100_000, "max_steps": 3}],
         "development": [{"family": "route", "difficulty": 1, "count": 1, "first": 200_000, "max_steps": 3}],
         "test": [{"family": "coin", "difficulty": 1, "count": 1, "first": 400_000, "max_steps": 3}],
@@ -47,7 +50,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def carried_out(kind: str, runs: Path, model: Path) -> Path:
     """The folder of a study that the command has run."""
     settings = {"kind": kind, "name": kind, "model": str(model)} | SETTINGS[kind]
-    settings |= {"embedding": str(model)} if kind == "exprag" else {"experience": {"embedding": str(model)}}
+    settings |= (
+        {"embedding": str(model)}
+        if kind == "exprag"
+        else {"experience": {"embedding": str(model), "clusters": {"delta": 0.0, "warmup": 1, "minimum": 1}}}
+    )
     write_text(yaml.safe_dump(settings), runs / f"{kind}.yaml")
     assert cli.main(["agents", str(runs / f"{kind}.yaml"), "--runs", str(runs)]) == 0
     return runs / "agents" / kind
@@ -80,7 +87,7 @@ def test_slea_in_textworld(runs: Path, model: Path) -> None:
         assert run["development"][-1][0] == run["environment_steps"]
     assert facts["runs"]["slea/0"]["clusters"] > 0
     (start,) = (folder / "starts").iterdir()
-    assert read_json(start / "adapter" / "card.json")["data"] == "TextWorld games: route-1: 1 solutions"
+    assert read_json(start / "adapter" / "card.json")["data"] == "TextWorld games: route-1: 2 solutions, 2 turns with lessons"
     cells = {path.name.split("-seed")[0]: read_json(path)["games"][0] for path in (folder / "cells").iterdir()}
     assert set(cells) == set(facts["success"])
     assert all(game["game"] == "coin-1-400000" and not game["crashed"] for game in cells.values())

@@ -68,6 +68,8 @@ class WarmStart:
     batch_size: int = 4
     """Solutions per optimizer step."""
     learning_rate: float = 5e-4
+    lessons: bool = False
+    """In every epoch also one turn of each solution with lessons from the other games in the system message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,7 @@ def run(config: Config, folder: Path, progress: Progress, command: str) -> Study
     embedder = CachedEmbedder(config.experience.embedding)
     with EnvironmentPool(bench.make, PoolConfig(size=config.environments, preload=("textworld",))) as pool:
         if config.warm_start:
-            start = warm_adapter(config, config.warm_start, bench, pool, folder, progress, command)
+            start = warm_adapter(config, config.warm_start, bench, pool, embedder, folder, progress, command)
             config = replace(config, adapter=str(start), warm_start=None)
         return compare_arms(config, sets, pool, embedder, folder, progress, command)
 
