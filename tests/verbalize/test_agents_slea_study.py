@@ -22,6 +22,7 @@ from verbalize.agents.expert import TextWorldBench
 from verbalize.agents.pool import LocalEnvironments
 from verbalize.agents.rollouts import Situation, roll_out
 from verbalize.agents.slea_acting import judged_policy
+from verbalize.agents.slea_report import result_of
 from verbalize.agents.slea_settings import RANDOM, START, ArmConfig
 from verbalize.agents.slea_study import (
     Config,
@@ -30,7 +31,6 @@ from verbalize.agents.slea_study import (
     WarmStart,
     claims_of,
     compare_arms,
-    result_of,
     start_tasks,
     task_sets,
 )
@@ -125,7 +125,12 @@ def test_the_shipped_recipe_keeps_its_games_apart() -> None:
     ids = [{task.id for task in part} for part in (sets.train, sets.development, sets.test, start_tasks(study.config))]
     assert len(ids[2]) >= 100 and len(study.config.seeds) >= 3
     assert sum(map(len, ids)) == len(set().union(*ids))
-    assert [claim.b for claim in claims_of(study.config)] == ["grpo", "gigpo"] and ids[3]
+    assert [claim.id.removeprefix("agents.") for claim in claims_of(study.config)] == [
+        "slea_vs_grpo",
+        "slea_vs_gigpo",
+        "gigpo_vs_grpo",
+    ]
+    assert ids[3]
     assert len(sets.train) % study.config.training.games_per_batch == 0
     methods = {name: (arm.credit, arm.retrieval) for name, arm in study.config.arms.items()}
     assert methods["grpo"] == ("episode", False) and methods["gigpo"] == ("anchor", False)
@@ -136,7 +141,7 @@ def test_some_arms_may_be_left_to_a_later_run() -> None:
     arms = {"grpo": ArmConfig(), "gigpo": ArmConfig(credit="anchor"), "slea": SLEA}
     made = study_of("x", arms, test=(Games("coin", 1, 100),))
     assert made.chosen == ["grpo", "gigpo", "slea"]
-    assert [claim.b for claim in claims_of(made)] == ["grpo", "gigpo"]
+    assert [claim.target for claim in claims_of(made)] == [0.0, -0.05, None]
     part = replace(made, only=("slea", "grpo"))
     assert part.chosen == ["grpo", "slea"] and [claim.b for claim in claims_of(part)] == ["grpo"]
     with pytest.raises(InputError, match="names arms of the study: grpo, gigpo, slea"):

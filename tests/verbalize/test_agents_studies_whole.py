@@ -87,7 +87,10 @@ def test_slea_in_textworld(runs: Path, model: Path) -> None:
         assert run["development"][-1][0] == run["environment_steps"]
     assert facts["runs"]["slea/0"]["clusters"] > 0
     (start,) = (folder / "starts").iterdir()
-    assert read_json(start / "adapter" / "card.json")["data"] == "TextWorld games: route-1: 2 solutions, 2 turns with lessons"
+    assert (
+        read_json(start / "adapter" / "card.json")["data"]
+        == "TextWorld games: route-1: 2 solutions, 2 turns with lessons"
+    )
     cells = {path.name.split("-seed")[0]: read_json(path)["games"][0] for path in (folder / "cells").iterdir()}
     assert set(cells) == set(facts["success"])
     assert all(game["game"] == "coin-1-400000" and not game["crashed"] for game in cells.values())

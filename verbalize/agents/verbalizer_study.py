@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from verbalize.agents.slea_report import PAIRS
 from verbalize.agents.slea_settings import START
-from verbalize.agents.slea_study import PAIRS
 from verbalize.agents.study import StudyResult
 from verbalize.agents.verbalizer_settings import KEPT, Config
 from verbalize.pipeline import Progress
