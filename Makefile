@@ -28,8 +28,8 @@ lint: $(READY)
 
 bench: $(READY)  ## side-by-side benchmarks; writes experiments/results
 	for name in packed_scoring cpu_threads cpu_dtype cpu_lengths log_pipeline logs_at_scale append_vs_rebuild \
-	  experience_retrieval \
-	  experience_admission sweep_tpe_vs_random sweep_shared_artefacts reader_headroom rollouts_parallel episode_turns grpo_step; do \
+	  experience_retrieval experience_admission sweep_tpe_vs_random sweep_shared_artefacts reader_headroom \
+	  rollouts_parallel episode_turns grpo_step; do \
 	  $(BIN)/python experiments/benchmarks/$$name.py || exit 1; done
 
 claims: $(READY)  ## recompute every recorded claim from its artefact and check the numbers in the documents
