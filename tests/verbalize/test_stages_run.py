@@ -23,13 +23,15 @@ from verbalize.stages.policy_controls import written
 
 STAGES = ["logs", "examples", "recommender", "templates", "pool", "warm_start", "train", "evaluate", "report"]
 ON_TEST = "evaluation.split=test"
+OPENED = (ON_TEST, "name=opened")
+"""In the shared store, under a name of its own: the run that everybody looks at stays as it is."""
 
 
 @pytest.fixture(scope="module")
 def tested(workshop: Workshop, finished: Finished) -> tuple[Path, Recorder]:
     """The same recipe on test users, over the same store; and what was reported on the way."""
     recorder = Recorder()
-    result = run(workshop.values, finished.runs, ON_TEST, progress=recorder)
+    result = run(workshop.values, finished.runs, *OPENED, progress=recorder)
     return result.stages["evaluate"], recorder
 
 
@@ -177,11 +179,11 @@ def test_looks_are_counted_once_per_configuration_and_the_second_shows(
 
     claims = [claim.id for claim in recipe_of(workshop.values).evaluation.claims]
     assert looks() == {claim: [1] for claim in claims}
-    rerun = run(workshop.values, finished.runs, ON_TEST)
+    rerun = run(workshop.values, finished.runs, *OPENED)
     assert looks() == {claim: [1] for claim in claims}
     assert "look 2" not in (rerun.folder / "report.html").read_text()
 
-    changed = run(workshop.values, finished.runs, ON_TEST, "evaluation.baselines=[popularity, logit]")
+    changed = run(workshop.values, finished.runs, *OPENED, "evaluation.baselines=[popularity, logit]")
     assert looks() == {claim: [1, 2] for claim in claims}
     assert "look 2" in (changed.folder / "report.html").read_text()
     assert "test users were opened 2 times for tiny.vs_template" in changed.console
@@ -201,7 +203,7 @@ def test_a_look_that_was_interrupted_is_the_same_look(workshop: Workshop, store_
 def test_recorded_claims_verify_and_a_tampered_artefact_does_not(
     tested: tuple[Path, Recorder], workshop: Workshop, finished: Finished, tmp_path: Path
 ) -> None:
-    run(workshop.values, finished.runs, ON_TEST, record_in=tmp_path)
+    run(workshop.values, finished.runs, *OPENED, record_in=tmp_path)
     claims = load_claims(tmp_path)
     assert set(claims) == {claim.id for claim in recipe_of(workshop.values).evaluation.claims}
     assert verify(tmp_path) == []
@@ -237,7 +239,7 @@ def test_a_claim_whose_evidence_is_too_small_is_entered_as_not_measured(
 def test_nothing_of_the_log_is_in_what_may_be_committed(
     workshop: Workshop, finished: Finished, tested: tuple[Path, Recorder], tmp_path: Path
 ) -> None:
-    result = run(workshop.values, finished.runs, ON_TEST, "evaluation.example_browser=0", record_in=tmp_path)
+    result = run(workshop.values, finished.runs, *OPENED, "evaluation.example_browser=0", record_in=tmp_path)
     assemble(tmp_path)
     examples = read_parquet(result.stages["examples"] / "examples.parquet")
     private = {"Zyxwood", "quser", "qitem", *examples["example_id"]}
