@@ -18,7 +18,8 @@ demo: $(READY)  ## real MovieLens, a real language model, a trained verbalizer, 
 test: $(READY)  ## linters, types, unit and integration tests, claims
 	$(MAKE) lint
 	$(BIN)/verbalize data fetch movielens-100k smollm2-135m minilm
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	  --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 	$(MAKE) claims
 
 lint: $(READY)

@@ -23,11 +23,12 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run carried out once without interruption, and what it reported."""
+    """A run carried out once without interruption, what it reported, and a copy of its folder that nobody works in."""
 
     runs: Path
     result: RunResult
     recorder: Recorder
+    untouched: Path
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +41,13 @@ def workshop(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def finished(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """The recipe on validation users. Shared: look, do not touch; `store_copy` is for the rest."""
+    """The recipe on validation users. Shared: look, and run other recipes beside it; `store_copy` is for the rest."""
     runs, recorder = tmp_path_factory.mktemp("runs"), Recorder()
-    return Finished(runs, run(workshop.values, runs, progress=recorder), recorder)
+    result = run(workshop.values, runs, progress=recorder)
+    return Finished(runs, result, recorder, Path(shutil.copytree(runs, tmp_path_factory.mktemp("kept") / "runs")))
 
 
 @pytest.fixture
 def store_copy(finished: Finished, tmp_path: Path) -> Path:
-    """A runs folder of one's own in which everything is done already."""
-    return Path(shutil.copytree(finished.runs, tmp_path / "runs"))
+    """A runs folder of one's own in which everything is done already, and nothing else."""
+    return Path(shutil.copytree(finished.untouched, tmp_path / "runs"))

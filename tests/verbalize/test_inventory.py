@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -16,10 +17,11 @@ from verbalize.inventory import compare_runs, list_runs, list_sweeps
 
 
 @pytest.fixture(scope="module")
-def runs(workshop: Workshop, finished: Finished) -> Path:
+def runs(workshop: Workshop, finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Beside the complete run, one that stopped after its examples."""
-    run(workshop.values, finished.runs, "name=short", "examples.history_max=5", until="examples")
-    return finished.runs
+    folder = Path(shutil.copytree(finished.untouched, tmp_path_factory.mktemp("inventory") / "runs"))
+    run(workshop.values, folder, "name=short", "examples.history_max=5", until="examples")
+    return folder
 
 
 def test_runs_are_listed_with_status_stages_and_numbers(runs: Path, finished: Finished) -> None:
