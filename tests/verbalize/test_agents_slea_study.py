@@ -129,6 +129,8 @@ def test_the_shipped_recipe_keeps_its_games_apart() -> None:
         "slea_vs_grpo",
         "slea_vs_gigpo",
         "gigpo_vs_grpo",
+        "slea_vs_retrieval",
+        "retrieval_vs_grpo",
     ]
     assert ids[3]
     assert len(sets.train) % study.config.training.games_per_batch == 0
