@@ -133,7 +133,7 @@ def main() -> None:
         artefact=artefact,
         command=f"python experiments/benchmarks/rollouts_parallel.py --games {options.games} "
         f"--actions {options.actions} --environments {options.environments} "
-        f"--policy {options.policy} --device {options.device}",
+        f"--repeats {options.repeats} --policy {options.policy} --device {options.device}",
         target=TARGET,
         criterion="value",
     )
