@@ -5,7 +5,8 @@ Run:  python experiments/benchmarks/slea_looks.py [--out experiments/results]   
 Each look of `experiments/agents/slea.yaml` trains every arm three times and resamples games, so its interval takes the
 three trainings as they are. Here a unit is a training: an arm and GRPO (or GiGPO) of one look and seed start from one
 policy and visit the same games in the same order, and their difference in success over the look's test games is one
-number. Intervals resample these pairs, and so cover the luck of training as well as that of games.
+number. Intervals resample these pairs, and so cover the luck of training. The three pairs of a look share their start
+and their test games, which the interval takes for independent.
 
 Looks differ in what their arms were given (the head of slea.yaml tells), and a look that was ended by lack of time is
 not among them: its games are lost. This was devised when three looks had been seen and the fourth was being played.
