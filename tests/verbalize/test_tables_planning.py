@@ -9,7 +9,7 @@ from tiny_run import recipe_values, write_recipe
 
 from recsys.errors import InputError
 from verbalize.tables.names import parts_of
-from verbalize.tables.planning import plan_table, reader_of, waiting
+from verbalize.tables.planning import left_out, plan_table, reader_of
 from verbalize.tables.settings import Table, assignments, load_table
 
 A = {"id": "a", "tiers": {"tiny": 1}}
@@ -84,9 +84,18 @@ def test_paired_seeds_train_a_recommender_each(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_not_given_waits_and_is_checked_all_the_same(tmp_path: Path) -> None:
-    assert waiting(table_of(tmp_path)) == ["later"] and waiting(table_of(tmp_path, "data=/some/where")) == []
+    assert list(left_out(table_of(tmp_path))) == ["later"] and not left_out(table_of(tmp_path, "data=/some/where"))
     (later,) = [one for one in plan_table(table_of(tmp_path, "data=/some/where")) if one.set == "later"]
     assert later.recipes[0].source.path == "/some/where"
+
+
+def test_only_the_sets_asked_for_are_carried_out_and_all_are_checked(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "only=[later]", "data=/some/where")
+    assert left_out(table) == {"tiny": "only later is asked for"}
+    assert {one.set for one in plan_table(table)} == {"tiny", "later"}  # without a store: a check
+    assert {one.set for one in plan_table(table, tmp_path)} == {"later"}
+    with pytest.raises(InputError, match="only: set nowhere"):
+        table_of(tmp_path, "only=[nowhere]")
 
 
 @pytest.mark.parametrize(

@@ -46,19 +46,25 @@ class Planned:
         return self.recipes[min(place, len(self.recipes) - 1)]
 
 
-def waiting(table: Table) -> list[str]:
-    """Data sets that need `data=PATH` and have none."""
-    return [name for name, one in table.config.sets.items() if one.given and table.config.data is None]
+def left_out(table: Table) -> dict[str, str]:
+    """Data set -> why its cells are not carried out now: `only` names others, or it needs `data=PATH` and has none."""
+    config, found = table.config, {}
+    for name, one in config.sets.items():
+        if name not in config.asked:
+            found[name] = f"only {', '.join(config.only)} is asked for"
+        elif one.given and config.data is None:
+            found[name] = f"no folder of {name} was given: data=PATH" + (f" ({one.origin})" if one.origin else "")
+    return found
 
 
 def plan_table(table: Table, store: Path | None = None) -> list[Planned]:
     """Every cell in the order in which it runs: by tier, then by data set and place in the file.
 
-    Without a `store` nothing is read but recipes, which checks the table; with one, data sets that wait for `data=PATH`
-    are left out, and a cell that learns from an earlier one's texts is told where they will lie. Raises InputError that
+    Without a `store` nothing is read but recipes, which checks the table; with one, data sets that are `left_out`
+    have no cells, and a cell that learns from an earlier one's texts is told where they will lie. Raises InputError that
     names the cell.
     """
-    absent = waiting(table) if store else []
+    absent = left_out(table) if store else {}
     found: dict[tuple[str, str], Planned] = {}
     for name in table.config.sets:
         for cell in table.config.cells:

@@ -30,7 +30,7 @@ def write_table(
     """Write report.html, report.txt, tables/ (CSV, LaTeX) and figures/ (in `formats`, a folder per data set) of what is
     done; with `record_in`, enter the claims into the ledger there."""
     reports: dict[str, ReportData] = {}
-    for name in state.table.config.sets:
+    for name in state.table.config.asked:
         decisions = decisions_of_set(state, name)
         claims = write_claims(state, name, decisions, folder, command)
         if record_in is not None:

@@ -25,7 +25,7 @@ from verbalize.stages import samples
 from verbalize.stages.plan import plan_of
 from verbalize.tables.crossed import Side, cross
 from verbalize.tables.names import PLACE, parts_of
-from verbalize.tables.planning import Planned, keys_of, plan_table, waiting
+from verbalize.tables.planning import Planned, keys_of, left_out, plan_table
 from verbalize.tables.settings import Table, TableClaim
 
 FOLDER = "tables"
@@ -93,10 +93,9 @@ def run_table(
         if one.given and table.config.data is not None:
             _check_files(Path(table.config.data), one.sha256, name)
     state = State(table, plan_table(table, Path(runs) / STORE))
-    for name in waiting(table):
-        origin = table.config.sets[name].origin
-        state.missing[name] = f"no folder of {name} was given: data=PATH" + (f" ({origin})" if origin else "")
-        progress.stage("table", "leaves out", state.missing[name])
+    state.missing = left_out(table)
+    for reason in state.missing.values():
+        progress.stage("table", "leaves out", reason)
     for tier, cells in itertools.groupby(state.planned, key=lambda planned: planned.tier):
         if up_to is not None and tier > up_to:
             break

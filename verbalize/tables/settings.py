@@ -85,12 +85,16 @@ class TableConfig:
     beside theirs is then that of the same examples."""
     data: str | None = None
     """Folder of the data sets that are `given`."""
+    only: tuple[str, ...] = ()
+    """The data sets to carry out now; none named: all. The same table run again with others keeps what is recorded."""
     register: str = "runs/looks.json"
 
     def __post_init__(self) -> None:
         check_word("name", self.name)
         for name in self.sets:
             check_word("set", name)
+        for name in self.only:
+            check_among("only: set", name, self.sets)
         known: list[str] = []
         for cell in self.cells:
             if cell.id in known:
@@ -109,6 +113,11 @@ class TableConfig:
             raise InputError(f"crossed_examples {self.crossed_examples}", "must be at least 1", "set null for all")
         for claim in self.claims:
             self._check_claim(claim)
+
+    @property
+    def asked(self) -> list[str]:
+        """The data sets that are carried out, in the order of the file."""
+        return [name for name in self.sets if name in self.only or not self.only]
 
     def cell(self, name: str) -> CellConfig:
         """The cell of that id."""
