@@ -150,6 +150,21 @@ def test_some_arms_may_be_left_to_a_later_run() -> None:
         replace(made, only=("retrieval",))
 
 
+def test_lessons_by_the_model_are_claimed_apart_from_those_by_rules() -> None:
+    by_model = replace(SLEA, extraction="model")
+    made = study_of("x", {"grpo": ArmConfig(), "slea": SLEA, "slea_model": by_model}, test=(Games("coin", 1, 100),))
+    assert [(claim.id, claim.target) for claim in claims_of(made)] == [
+        ("agents.slea_vs_grpo", 0.0),
+        ("agents.slea_model_vs_slea", None),
+        ("agents.slea_model_vs_grpo", None),
+    ]
+    pair = replace(made, only=("slea", "slea_model"))  # looks at other pairs keep what is recorded of them
+    (claim,) = claims_of(pair)
+    assert "lessons by the model itself" in claim.statement and (claim.a, claim.b) == ("slea_model", "slea")
+    result = result_of(pair, cells(100, 3, {"slea": 40, "slea_model": 37}), {"slea/0": RUN, "slea_model/0": RUN})
+    assert result.facts["differences"]["slea_model - slea"]["value"] == pytest.approx(-0.03)
+
+
 def test_the_judged_policy_is_the_trained_one(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Keys kept from turn to turn, prompts that lose their oldest turns included: the same episodes."""
     policy = tiny_agent(model_with_chat(tiny_model_dir, tmp_path / "model"))

@@ -147,6 +147,12 @@ def test_tiers_run_resume_after_a_kill_are_recorded_and_verify(workshop: Worksho
     assert load_claims(repository)["tiny.made.full"].value == full.value
     assemble(repository)
 
+    # Asked for one data set alone, a table neither runs the others nor speaks of them.
+    recorder = Recorder()
+    asked = table_of(workshop, tmp_path, "only=[made]")
+    run_table(asked, runs, COMMAND, recorder, up_to=1, record_in=tmp_path / "one_set")
+    assert not recorder.began() and {claim.split(".")[1] for claim in load_claims(tmp_path / "one_set")} == {"made"}
+
 
 def test_other_readers_may_be_given_fewer_examples_and_gains_are_compared_on_these(
     workshop: Workshop, tmp_path: Path

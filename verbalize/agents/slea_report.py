@@ -20,8 +20,20 @@ PAIRS = (
     ("retrieval", "grpo"),
 )
 """Differences that are reported, where the study has both arms."""
-METHODS = {"slea": "SLEA-RL", "grpo": "GRPO", "gigpo": "GiGPO", "retrieval": "retrieval alone"}
-DESCRIBED = (("gigpo", "grpo"), ("slea", "retrieval"), ("retrieval", "grpo"))
+METHODS = {
+    "slea": "SLEA-RL",
+    "slea_model": "SLEA-RL with lessons by the model itself",
+    "grpo": "GRPO",
+    "gigpo": "GiGPO",
+    "retrieval": "retrieval alone",
+}
+DESCRIBED = (
+    ("gigpo", "grpo"),
+    ("slea", "retrieval"),
+    ("retrieval", "grpo"),
+    ("slea_model", "slea"),
+    ("slea_model", "grpo"),
+)
 """Pairs recorded without targets; the first of them was added after its difference had been seen."""
 START_RANGE = (0.2, 0.6)
 """Share of development games that the start should win: where it wins none, or all, no episodes differ, nothing is

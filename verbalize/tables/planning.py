@@ -61,8 +61,8 @@ def plan_table(table: Table, store: Path | None = None) -> list[Planned]:
     """Every cell in the order in which it runs: by tier, then by data set and place in the file.
 
     Without a `store` nothing is read but recipes, which checks the table; with one, data sets that are `left_out`
-    have no cells, and a cell that learns from an earlier one's texts is told where they will lie. Raises InputError that
-    names the cell.
+    have no cells, and a cell that learns from an earlier one's texts is told where they will lie. Raises InputError
+    that names the cell.
     """
     absent = left_out(table) if store else {}
     found: dict[tuple[str, str], Planned] = {}
