@@ -82,6 +82,12 @@ def _check_policy(recipe: "Recipe") -> None:
             "takes the policy's weights over from a GPU",
             "set policy.device: cuda, or train.vllm: null",
         )
+    if train.credit == "slots" and kind == "rewrite":
+        raise InputError(
+            "train.credit = 'slots' with policy.kind rewrite",
+            "changes one action at a time, and a rewrite has none",
+            "set train.credit: group",
+        )
     if recipe.gepa:
         if recipe.dpo or kind != "rewrite":
             raise InputError(

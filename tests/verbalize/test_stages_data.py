@@ -78,6 +78,34 @@ def test_a_recommender_may_learn_from_more_targets_of_its_users_and_of_nobody_el
         learned("recommender_training.targets_per_user=-1")
 
 
+def test_a_text_may_be_paid_for_the_users_next_targets_too(workshop: Any, tmp_path: Path) -> None:
+    folder = run(workshop.values, tmp_path, until="examples").stages["examples"]
+    examples = samples.training_sample(recipe(workshop.values, "recommender_training=null"), folder)
+    own = samples.rewarded_slates(folder, examples, 1)
+    assert own.equals(samples.load_slates(folder, examples))
+    many = samples.rewarded_slates(folder, examples, 3)
+    assert many.schema == own.schema
+    redraws = own.filter(pl.col("example_id") == own["example_id"][0]).height
+    counts = many.group_by("example_id").agg(pl.len(), pl.col("slate_index"))
+    assert counts["len"].max() == 3 * redraws and (counts["len"] % redraws == 0).all()
+    assert all(sorted(places) == list(range(len(places))) for places in counts["slate_index"])
+    everything = read_parquet(folder / "examples.parquet")
+    for example in examples.iter_rows(named=True):
+        mine = many.filter(pl.col("example_id") == example["example_id"]).sort("slate_index")
+        first = own.filter(pl.col("example_id") == example["example_id"]).sort("slate_index")
+        assert mine.head(redraws).equals(first), "its own target comes first"
+        later = everything.filter(
+            pl.col("user_id") == example["user_id"],
+            pl.col("split") == example["split"],
+            pl.col("cutoff_time") > example["cutoff_time"],
+        ).sort("cutoff_time", "example_id")
+        found = [slate[place] for slate, place in mine.select("slate", "target_index").rows()]
+        wanted = [example["target_item_id"], *later["target_item_id"].to_list()[:2]]
+        assert found == [target for target in wanted for _ in range(redraws)]
+        shown = {event["item_id"] for event in example["history"]}
+        assert not shown & {item for slate in mine["slate"] for item in slate}
+
+
 def test_those_who_choose_are_not_those_who_report(workshop: Any, folder: Path) -> None:
     chosen = recipe(workshop.values, "sample.selection=20", "sample.report=20")
     selection, report = samples.validation_samples(chosen, folder)

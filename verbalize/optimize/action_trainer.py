@@ -5,7 +5,8 @@ completion token is ever fed to the model. Where stock GRPO runs G sequences of 
 model, this trainer runs the prompt once: P tokens instead of G * (P + C), in sampling, in the reference and, with
 gradients, in the loss. TRL keeps everything else: advantages, clipping, KL, entropy bonus, logging, checkpoints. Its
 loss reads log-probabilities and entropies only through `_get_per_token_logps_and_entropies`, overridden here, so the
-ratio, KL, clip and entropy it reports are all over the four actions.
+ratio, KL, clip and entropy it reports are all over the four actions. With `changed`, each slot has an advantage of
+its own (`slot_credit`).
 """
 
 from typing import Any
@@ -20,9 +21,10 @@ from verbalize.optimize.checkpoints import ResumableTrainer
 from verbalize.optimize.drawn_prompts import DrawnPrompts
 from verbalize.optimize.groups import WholeGroups, group_equal, split_padded, through_forward
 from verbalize.optimize.policy import SlotTokens, action_logprobs, entropy, sample_actions, slot_logprobs
+from verbalize.optimize.slot_credit import SlotCredit
 
 
-class ActionGRPOTrainer(ResumableTrainer, DrawnPrompts, WholeGroups, GRPOTrainer):
+class ActionGRPOTrainer(ResumableTrainer, DrawnPrompts, SlotCredit, WholeGroups, GRPOTrainer):
     """`GRPOTrainer` whose prompts are plain strings with slots and whose completions are action tokens."""
 
     def __init__(self, *args: Any, tokens: SlotTokens, prompts_per_forward: int = 1, **kwargs: Any) -> None:
@@ -52,9 +54,11 @@ class ActionGRPOTrainer(ResumableTrainer, DrawnPrompts, WholeGroups, GRPOTrainer
         with torch.no_grad():
             per_prompt = self._slot_logprobs(self.model, [prompt for prompt, _ in groups])
         completions: list[list[int]] = [[] for _ in prompt_ids]
+        self.sampled = [torch.empty(0)] * len(prompt_ids)
         for (_, members), logprobs in zip(groups, per_prompt, strict=True):
             for index, actions in zip(members, sample_actions(logprobs, len(members)).tolist(), strict=True):
                 completions[index] = [self.tokens.alphabet[action] for action in actions]
+                self.sampled[index] = logprobs
         return completions, None
 
     def _get_per_token_logps_and_entropies(

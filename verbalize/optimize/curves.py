@@ -79,7 +79,7 @@ class LogCurves(TrainerCallback):
         record |= {
             name: value
             for name, value in logs.items()
-            if name.startswith(("groups.", "component.", "text.", "curriculum."))
+            if name.startswith(("groups.", "component.", "text.", "curriculum.", "slots."))
         }
         self.curves.add(record | {"seconds": round(now - self._last, 3)})
         self._last = now

@@ -47,7 +47,8 @@ class DrawnPrompts:
         outputs: dict[str, Any] = super()._generate_and_score_completions(chosen)  # type: ignore[misc]
         advantages = outputs["advantages"]
         weights = torch.as_tensor(drawn.weights[places], dtype=advantages.dtype, device=advantages.device)
-        outputs["advantages"] = advantages * weights
+        # (B,), or (B, C) where each slot has its own
+        outputs["advantages"] = advantages * weights.view(-1, *[1] * (advantages.dim() - 1))
         return outputs
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:

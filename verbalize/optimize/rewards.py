@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from recsys.errors import InputError
+from recsys.later import later
 
 CATALOGUE = "catalogue_log_softmax"
 KINDS = ("paper_like", "margin", "log_softmax", "reciprocal_rank", CATALOGUE)
@@ -35,12 +36,21 @@ class RewardConfig:
     """`margin` only: c * tanh(margin / c) bounds what one easy example can pay."""
     length_weight: float = 0.0
     faithfulness_weight: float = 0.0
+    targets: int = later(1)
+    """In training and in choosing a policy, a text is also paid for finding up to so many less one of the same user's
+    next targets: what one target asks for is mostly luck. The pool, which measures that luck, judges by one."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"reward.kind = {self.kind!r}", f"is not one of {', '.join(KINDS)}", "choose one of these")
         if not 0 <= self.alpha <= 1:
             raise InputError(f"reward.alpha = {self.alpha}", "must lie in [0, 1]", "the paper uses 0.9")
+        if self.targets < 1 or (self.targets > 1 and self.kind == CATALOGUE):
+            raise InputError(
+                f"reward.targets = {self.targets} with reward.kind {self.kind}",
+                f"must be at least 1, and is 1 for {CATALOGUE}, which measures a text's own target alone",
+                "change one of them",
+            )
         if self.slates < 1 or self.negatives_temperature <= 0 or (self.squash is not None and self.squash <= 0):
             raise InputError(
                 f"reward {self}", "slates must be at least 1, temperature and squash above 0", "raise them"

@@ -11,6 +11,7 @@ from verbalize.optimize.curriculum_settings import CurriculumConfig
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 SCALINGS = ("batch", "group", "none")
 CHOICES = ("best", "one_standard_error")
+CREDITS = ("group", "slots")
 VLLM_MODES = ("colocate", "server")
 
 
@@ -77,6 +78,10 @@ class TrainConfig:
     curriculum: CurriculumConfig | None = later(None)
     """None draws every prompt equally often; a section draws those whose rollouts differ in reward more often."""
 
+    credit: str = later("group")
+    """Actions: `group` pays a rollout's actions alike, by its reward against those of its group; `slots` pays each for
+    itself, by the rewards with this action changed (`slot_credit`): more texts to score, fewer steps."""
+
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
@@ -115,13 +120,24 @@ class TrainConfig:
                 f"must divide train.prompts_per_step = {self.prompts_per_step}",
                 "change one of them",
             )
-        for name, allowed in (("loss_type", LOSSES), ("scale_rewards", SCALINGS), ("choose", CHOICES)):
+        for name, allowed in (
+            ("loss_type", LOSSES),
+            ("scale_rewards", SCALINGS),
+            ("choose", CHOICES),
+            ("credit", CREDITS),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"train.{name} = {getattr(self, name)!r}",
                     f"is not one of {', '.join(allowed)}",
                     "choose one of these",
                 )
+        if self.credit == "slots" and self.scale_rewards == "group":
+            raise InputError(
+                "train.scale_rewards = 'group' with train.credit = 'slots'",
+                "divides by the spread of a group, and slots are not compared within one",
+                "set train.scale_rewards=batch or none",
+            )
         self._check_vllm()
 
     @property
@@ -161,7 +177,17 @@ class TrainConfig:
             )
 
 
-GRPO_ONLY = ("iterations", "beta", "epsilon", "entropy_bonus", "loss_type", "scale_rewards", "vllm", "curriculum")
+GRPO_ONLY = (
+    "iterations",
+    "beta",
+    "epsilon",
+    "entropy_bonus",
+    "loss_type",
+    "scale_rewards",
+    "vllm",
+    "curriculum",
+    "credit",
+)
 """Settings of `TrainConfig` that mean nothing without rollouts; `PreferenceConfig` has a beta of its own."""
 
 

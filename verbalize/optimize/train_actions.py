@@ -22,6 +22,7 @@ from verbalize.optimize.policy import (
 )
 from verbalize.optimize.rollouts import rollout_reward
 from verbalize.optimize.scoring import ScoreFunction
+from verbalize.optimize.slot_credit import changed_rewards
 from verbalize.optimize.training import Job, Judge, Run, TrainResult, begun_with, rollout_rows
 from verbalize.optimize.trl_settings import grpo_config
 from verbalize.verbalizers.actions import ActionConfig
@@ -43,10 +44,12 @@ def train_actions(job: Job, score: ScoreFunction, actions: SlotConfig | None = N
     # One token per slot; only `dr_grpo` reads the length, as its constant divisor.
     longest = max(1, *(ids.count(policy.tokens.marker) for ids in encoded))
 
+    executor = Executor(fitted, policy)
+
     def make_trainer(dataset: Dataset, callbacks: list[TrainerCallback]) -> ActionGRPOTrainer:
         return ActionGRPOTrainer(
             model=model,
-            reward_funcs=rollout_reward(Executor(fitted, policy), score, config.group_size, job.folder / "rollouts"),
+            reward_funcs=rollout_reward(executor, score, config.group_size, job.folder / "rollouts"),
             args=grpo_config(config, job.folder, longest, model.device),
             train_dataset=dataset,
             callbacks=callbacks,
@@ -55,6 +58,7 @@ def train_actions(job: Job, score: ScoreFunction, actions: SlotConfig | None = N
             prompts_per_forward=config.prompts_per_forward,
             curriculum=curriculum,
             prompts_per_step=config.prompts_per_step,
+            changed=changed_rewards(executor.texts, score) if config.credit == "slots" else None,
         )
 
     judge = action_judge(policy, job.validation.inputs) if job.validation else None
@@ -83,7 +87,11 @@ class Executor:
     ) -> list[str]:
         """N rollouts -> N texts."""
         symbols = [[self.policy.tokens.symbol_of(token) for token in ids] for ids in completion_ids]
-        return carry_out(self.inputs[[self.row[key] for key in example_ids]], symbols, self.policy.config)
+        return self.texts(example_ids, symbols)
+
+    def texts(self, example_ids: Sequence[str], actions: Sequence[Sequence[int]]) -> list[str]:
+        """N example ids and as many action lists -> N texts."""
+        return carry_out(self.inputs[[self.row[key] for key in example_ids]], actions, self.policy.config)
 
 
 def action_judge(policy: ActionPolicyVerbalizer, inputs: pl.DataFrame) -> Judge:

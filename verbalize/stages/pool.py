@@ -97,9 +97,10 @@ def rewarded(scores: Mapping[str, Sequence[Scored]], example_ids: Sequence[str])
 
 
 def reward_scorer(recipe: Recipe, context: Context, recommender: Any, examples: pl.DataFrame) -> RewardScorer:
-    """The reward of (example, text) pairs of these examples, over their redrawn slates."""
+    """The reward of (example, text) pairs of these examples, over their redrawn slates and, where the recipe asks for
+    more targets, over those of the same user's next ones."""
     traits = traits_of(recipe, context, recommender, examples)
-    slates = samples.load_slates(context.inputs["examples"], examples)
+    slates = samples.rewarded_slates(context.inputs["examples"], examples, recipe.reward.targets)
     return RewardScorer(recommender, slates, ConfiguredReward(recipe.reward), traits)
 
 

@@ -127,6 +127,37 @@ def load_slates(folder: Path, examples: pl.DataFrame) -> pl.DataFrame:
     return read_parquet(folder / "slates.parquet", where=_is_one_of(examples))
 
 
+def rewarded_slates(folder: Path, examples: pl.DataFrame, targets: int) -> pl.DataFrame:
+    """The redrawn slates of these examples and, after them, those of up to `targets` - 1 later targets of the same user
+    in the same split, the next ones first: slate_index counts on.
+
+    A later target was not touched before its own cutoff, nor was any of its negatives, so neither is in the earlier
+    history. Targets of the same moment are not later.
+    """
+    own = load_slates(folder, examples)
+    if targets == 1:
+        return own
+    columns = ["example_id", "user_id", "split", "cutoff_time"]
+    users = pl.col("user_id").is_in(examples["user_id"].unique().implode())
+    others = read_parquet(folder / "examples.parquet", columns, users)
+    others = others.rename({"example_id": "later_id", "cutoff_time": "later_time"})
+    following = (
+        examples.select(columns)
+        .join(others, on=["user_id", "split"])
+        .filter(pl.col("later_time") > pl.col("cutoff_time"))
+        .sort("example_id", "later_time", "later_id")
+        .group_by("example_id", maintain_order=True)
+        .head(targets - 1)
+        .with_columns(place=pl.int_range(1, pl.len() + 1).over("example_id"))
+        .select("example_id", "later_id", "place")
+    )
+    theirs = load_slates(folder, following.select(example_id="later_id")).rename({"example_id": "later_id"})
+    more = following.join(theirs, on="later_id")
+    counted = pl.concat([own.with_columns(place=pl.lit(0, pl.Int64)), more.select(*own.columns, "place")])
+    counted = counted.sort("example_id", "place", "slate_index")
+    return counted.with_columns(slate_index=pl.int_range(pl.len(), dtype=pl.Int32).over("example_id")).drop("place")
+
+
 def _known(folder: Path, split: str) -> pl.DataFrame:
     """example_id and user_id of a split: to choose from a table that need not fit in memory."""
     return read_parquet(folder / "examples.parquet", ["example_id", "user_id"], pl.col("split") == split)
