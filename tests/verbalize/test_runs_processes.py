@@ -63,15 +63,17 @@ def test_what_is_the_work_of_one_process_is_refused(
         run(workshop.values, tmp_path, "dpo={}")
 
 
-def test_two_processes_draw_one_curriculum(workshop: Workshop, tmp_path: Path) -> None:
+def test_two_processes_draw_one_curriculum_and_pay_slots_apart(workshop: Workshop, tmp_path: Path) -> None:
     """Each rolls out its places of the same draw, and learns of the other's: the state follows from all rollouts."""
     recipe = write_recipe(workshop.values, tmp_path / "recipe.yaml")
-    asked = (*PLAIN, "train.curriculum.floor=0.2", "seeds=[0]", "train.steps=3")
+    asked = (*PLAIN, "train.curriculum.floor=0.2", "train.credit=slots", "seeds=[0]", "train.steps=3")
     done = launched("-m", "verbalize.cli", "train", str(recipe), *asked, "--runs", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr[-3000:]
     (place,) = (tmp_path / "runs" / "artefacts" / "train").glob("*/seed-0")
     (examples,) = (tmp_path / "runs" / "artefacts" / "examples").iterdir()
     ids = training_sample(recipe_of(workshop.values, *asked), examples)["example_id"].to_list()
+    trained = [row for row in lines(place / "curves.jsonl") if row["kind"] == "train"]
+    assert all(0 < row["slots.that_matter"] <= 1 and np.isfinite(row["loss"]) for row in trained)
     again = Curriculum([{"example_id": key} for key in ids], CurriculumConfig(floor=0.2), seed=0)
     for step in range(3):
         rows = lines(place / "rollouts" / f"step-{step:05d}.jsonl")
