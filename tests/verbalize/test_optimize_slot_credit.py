@@ -37,45 +37,34 @@ SLOTS = 2
 SEQUENCES = list(product(ALPHABET, repeat=SLOTS))
 
 
-def score_gradients(logits: torch.Tensor) -> torch.Tensor:
-    """d log pi(y) / d logits of every sequence and slot: (16, 2, 4), zero outside the slot."""
-    probabilities = logits.softmax(-1)
-    return torch.stack([torch.nn.functional.one_hot(torch.tensor(taken), 4) - probabilities for taken in SEQUENCES])
-
-
-@given(
-    st.lists(st.floats(-3, 3), min_size=16, max_size=16), st.lists(st.floats(-2, 2), min_size=8, max_size=8), st.data()
-)
-def test_the_expected_gradient_is_that_of_the_expected_reward(
-    rewards: list[float], logits: list[float], data: st.DataObject
-) -> None:
-    """Over all rollouts, for any reward, additive or not; and no more spread than the rollout's reward itself has where
-    it is a sum over slots."""
+@given(st.lists(st.floats(-3, 3), min_size=16, max_size=16), st.lists(st.floats(-2, 2), min_size=8, max_size=8))
+def test_the_expected_gradient_is_that_of_the_expected_reward(rewards: list[float], logits: list[float]) -> None:
+    """Over all rollouts, whether or not the reward adds up over slots."""
     pays = dict(zip(SEQUENCES, rewards, strict=True))
     at = torch.tensor(logits, dtype=torch.float64).reshape(SLOTS, 4).requires_grad_()
     slots = at.log_softmax(-1)
     likely = torch.stack([slots[range(SLOTS), taken].sum().exp() for taken in SEQUENCES])
-    (expected,) = torch.autograd.grad((likely * torch.tensor(rewards, dtype=torch.float64)).sum(), at)
-
-    def advantages(taken: tuple[int, ...]) -> np.ndarray:
-        table = [
-            [pays[(*taken[:slot], action, *taken[slot + 1 :])] for action in ALPHABET]  # type: ignore[index]
-            for slot in range(SLOTS)
-        ]
-        return slot_advantages(np.array(table), at.softmax(-1).detach().numpy(), taken)
-
-    paid = torch.as_tensor(np.stack([advantages(taken) for taken in SEQUENCES]))
-    found = (likely.detach()[:, None, None] * paid[:, :, None] * score_gradients(at.detach())).sum(0)
+    whole = (likely * torch.tensor(rewards, dtype=torch.float64)).sum()
+    (expected,) = torch.autograd.grad(whole, at, retain_graph=True)
+    found = torch.zeros_like(at)
+    for taken, chance in zip(SEQUENCES, likely.tolist(), strict=True):
+        table = np.array([[pays[changed(taken, slot, action)] for action in ALPHABET] for slot in range(SLOTS)])
+        advantages = torch.as_tensor(slot_advantages(table, slots.exp().detach().numpy()))
+        (one,) = torch.autograd.grad((slots.exp() * advantages).sum(), at, retain_graph=True)
+        found += chance * one
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+def changed(taken: tuple[int, ...], slot: int, action: int) -> tuple[int, ...]:
+    return (*taken[:slot], action, *taken[slot + 1 :])
 
 
 def test_where_slots_add_up_the_others_make_no_noise() -> None:
     worth = np.array([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, -30.0, 5.0]])  # the second slot matters far more
     even = np.full((SLOTS, 4), 0.25)
-    tables = {taken: worth + np.array([worth[1, taken[1]], worth[0, taken[0]]])[:, None] for taken in SEQUENCES}
-    first = {taken: slot_advantages(tables[taken], even, taken)[0] for taken in SEQUENCES}
-    for taken in SEQUENCES:
-        assert first[taken] == pytest.approx(worth[0, taken[0]] - 0.75)  # whatever the second slot did
+    for taken in SEQUENCES:  # whatever the second slot did
+        table = worth + np.array([worth[1, taken[1]], worth[0, taken[0]]])[:, None]
+        np.testing.assert_allclose(slot_advantages(table, even)[0], worth[0] - 0.75, atol=1e-12)
 
 
 def test_every_slot_is_changed_to_every_action_and_rewarded_by_its_text() -> None:
@@ -85,8 +74,8 @@ def test_every_slot_is_changed_to_every_action_and_rewarded_by_its_text() -> Non
         asked.extend(zip(ids, texts, strict=True))
         return [Scored(float(text.count("2")), {}) for text in texts]
 
-    changed = changed_rewards(lambda ids, actions: ["".join(map(str, taken)) for taken in actions], score)
-    tables = changed(["a", "b"], [[2, 0, 3], [1]])
+    rewards_of = changed_rewards(lambda ids, actions: ["".join(map(str, taken)) for taken in actions], score)
+    tables = rewards_of(["a", "b"], [[2, 0, 3], [1]])
     assert [table.tolist() for table in tables] == [[[0, 0, 1, 0], [1, 1, 2, 1], [1, 1, 2, 1]], [[0, 0, 1, 0]]]
     assert len(asked) == 16 and ("a", "213") in asked and {key for key, _ in asked} == {"a", "b"}
     broken = changed_rewards(lambda ids, actions: ["" for _ in actions], lambda ids, texts: [Scored(np.nan, {})] * 4)
@@ -108,7 +97,7 @@ def test_the_loss_is_given_an_advantage_per_slot(tiny_model_dir: Path, tmp_path:
 
     worth = np.array([3.0, 1.0, 1.0, 1.0, 1.0])  # of keeping an event
 
-    def changed(ids: Any, actions: Any) -> list[np.ndarray]:
+    def tables(ids: Any, actions: Any) -> list[np.ndarray]:
         return [worth[: len(taken), None] * np.array([0, 0, 1, 1]) for taken in actions]
 
     prompts = action_prompts(inputs, ACTIONS)
@@ -120,27 +109,28 @@ def test_the_loss_is_given_an_advantage_per_slot(tiny_model_dir: Path, tmp_path:
         train_dataset=Dataset.from_list(rows),
         processing_class=lm.tokenizer,
         tokens=policy.tokens,
-        changed=changed,
+        changed=tables,
     )
     start = [logprobs.exp() for logprobs in policy.logprobs(inputs)]
     trainer.train()
     assert len(seen) == 2  # a group of two rollouts each
-    sizes = []
+    scales: list[float] = []
+    seconds: list[torch.Tensor] = []
     for batch in seen:
         for ids, mask, paid in zip(batch["completion_ids"], batch["completion_mask"], batch["advantages"], strict=True):
-            taken = [policy.tokens.symbol_of(token) for token in ids[mask.bool()].tolist()]
-            kept = start[len(taken) - 4][:, 2:].sum(-1)
-            chose = torch.tensor([float(action > 1) for action in taken])
-            ratio = paid[: len(taken)] / ((chose - kept) * torch.as_tensor(worth[: len(taken)], dtype=kept.dtype))
-            torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), atol=1e-4, rtol=1e-4)
-            sizes.append(ratio[0].item())
-            assert not paid[len(taken) :].any()
-    assert max(sizes) == pytest.approx(min(sizes), rel=1e-4)  # one scale for the whole step
-    if scaled == "none":
-        assert sizes[0] == pytest.approx(1, rel=1e-4)
-    else:
-        everything = torch.cat([batch["advantages"][batch["completion_mask"].bool()] for batch in seen])
-        assert everything.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
+            chances = start[int(mask.sum()) // 4 - 4]  # by the number of events
+            assert ids[mask.bool()].tolist() == list(policy.tokens.alphabet) * len(chances)
+            kept = chances[:, 2:].sum(-1, keepdim=True)
+            advantages = (torch.tensor([0.0, 0.0, 1.0, 1.0]) - kept) * torch.as_tensor(
+                worth[: len(chances), None]
+            ).float()
+            scales += (paid[mask.bool()] / (chances * advantages).flatten()).tolist()
+            seconds.append((chances * advantages.square()).sum(-1))
+            assert not paid[~mask.bool()].any()
+    expected = 1.0 if scaled == "none" else torch.cat(seconds).mean().rsqrt().item()  # one scale for the whole step
+    assert scales == pytest.approx([expected] * len(scales), rel=2e-3)
+    after = [logprobs.exp() for logprobs in policy.logprobs(inputs)]  # one update made keeping likelier
+    assert all(new[:, 2:].sum(-1).mean() > old[:, 2:].sum(-1).mean() for new, old in zip(after, start, strict=True))
 
 
 def test_it_learns_from_two_rollouts_of_a_prompt_and_under_a_curriculum(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -154,9 +144,37 @@ def test_it_learns_from_two_rollouts_of_a_prompt_and_under_a_curriculum(tiny_mod
     assert all(record["slots.that_matter"] == 1 for record in train)
 
 
+def test_rollouts_may_serve_several_steps(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second step compares with the probabilities that were drawn from, of every action."""
+    losses: list[float] = []
+    stock = ActionGRPOTrainer._compute_loss
+
+    def watched(self: Any, *args: Any) -> torch.Tensor:
+        loss: torch.Tensor = stock(self, *args)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(ActionGRPOTrainer, "_compute_loss", watched)
+    job = Job(
+        tiny_policy(tiny_model_dir),
+        make_inputs(5),
+        replace(CONFIG, steps=4, iterations=2),
+        tmp_path,
+        CARD,
+        LORA,
+        FREE,
+    )
+    train_actions(job, pays_for_even_events, ACTIONS)
+    first, second, *_ = np.array(losses).reshape(4, 2)  # two prompts a step
+    assert first == pytest.approx(0, abs=1e-5) and (second < -1e-3).all()  # what is expected of a slot has grown
+
+
 def test_settings_that_contradict_it_are_refused() -> None:
-    with pytest.raises(InputError, match="not compared within one"):
-        replace(CONFIG, scale_rewards="group")
+    for contradicts in ({"scale_rewards": "group"}, {"beta": 0.1}):
+        with pytest.raises(InputError, match="compares no rollouts of a group"):
+            replace(CONFIG, **contradicts)
     with pytest.raises(InputError, match=r"train\.credit = 'half'"):
         replace(CONFIG, credit="half")
     with pytest.raises(InputError, match=r"train\.credit = slots with dpo"):

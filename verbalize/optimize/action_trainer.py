@@ -5,8 +5,8 @@ completion token is ever fed to the model. Where stock GRPO runs G sequences of 
 model, this trainer runs the prompt once: P tokens instead of G * (P + C), in sampling, in the reference and, with
 gradients, in the loss. TRL keeps everything else: advantages, clipping, KL, entropy bonus, logging, checkpoints. Its
 loss reads log-probabilities and entropies only through `_get_per_token_logps_and_entropies`, overridden here, so the
-ratio, KL, clip and entropy it reports are all over the four actions. With `changed`, each slot has an advantage of
-its own (`slot_credit`).
+ratio, KL, clip and entropy it reports are all over the four actions. With `changed`, every action of every slot has an
+advantage of its own (`slot_credit`).
 """
 
 from typing import Any
@@ -71,14 +71,19 @@ class ActionGRPOTrainer(ResumableTrainer, DrawnPrompts, SlotCredit, WholeGroups,
         compute_entropy: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, Tensor | None, None]:
-        """(B, P + C) ids -> (B, C) log-probabilities and entropies of the actions; 0 where a completion is padding."""
-        prompts, _ = split_padded(input_ids, attention_mask, logits_to_keep)
+        """(B, P + C) ids -> (B, C) log-probabilities and entropies of the actions; 0 where a completion is padding.
+
+        A completion has one action per slot or, where slots are paid apart, all four of the first slot, then of the
+        next, and so on.
+        """
+        prompts, completions = split_padded(input_ids, attention_mask, logits_to_keep)
         groups = group_equal(prompts)
         per_prompt = self._slot_logprobs(model, [prompt for prompt, _ in groups])
         symbols = symbols_of(input_ids[:, -logits_to_keep:], self.tokens)
         rows: list[Tensor] = [torch.empty(0)] * len(prompts)
         entropies: list[Tensor] = [torch.empty(0)] * len(prompts)
         for (_, members), logprobs in zip(groups, per_prompt, strict=True):
+            logprobs = logprobs.repeat_interleave(len(completions[members[0]]) // len(logprobs), dim=0)
             padding = (0, logits_to_keep - len(logprobs))
             chosen = action_logprobs(logprobs, symbols[members, : len(logprobs)])  # (G, H)
             spread = torch.nn.functional.pad(entropy(logprobs), padding)

@@ -132,11 +132,11 @@ class TrainConfig:
                     f"is not one of {', '.join(allowed)}",
                     "choose one of these",
                 )
-        if self.credit == "slots" and self.scale_rewards == "group":
+        if self.credit == "slots" and (self.scale_rewards == "group" or self.beta):
             raise InputError(
-                "train.scale_rewards = 'group' with train.credit = 'slots'",
-                "divides by the spread of a group, and slots are not compared within one",
-                "set train.scale_rewards=batch or none",
+                f"train.credit = 'slots' with train.scale_rewards = {self.scale_rewards!r}, train.beta = {self.beta}",
+                "compares no rollouts of a group, and weighs actions that were not drawn, of which no KL is estimated",
+                "set train.scale_rewards=batch or none, and train.beta=0",
             )
         self._check_vllm()
 
