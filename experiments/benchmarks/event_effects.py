@@ -1,16 +1,19 @@
-"""How much of a reward is luck: what dropping a single event does to it, by kind of event, where the noise is known.
+"""How much of a reward is luck: what dropping a single event does to it, by kind of event.
 
-    python experiments/benchmarks/event_effects.py     a quarter of an hour for the encoder's training, then minutes
-    ... --out DIR                                      a trial of it
+    python experiments/benchmarks/event_effects.py               two encoders' training, half an hour, then minutes
+    python experiments/benchmarks/event_effects.py simulator     simulated plays alone, whose noise is known
+    ... --out DIR                                                a trial of it
 
-A policy of actions learns from rewards which events to drop. Here nothing is learned: every event of every training
-example of `experiments/encoder_simulator.yaml` (world 4) is dropped once, all others kept with metadata, and the reward
-compared with that of keeping all. The mean by kind of event is what there is to learn, its spread over events the luck
-in which it hides; their ratio says how many examples a learner has to see, however it learns. Rewards are those of one
-target, and of four of the same user's (`reward.targets`). Validation and test users stay closed.
+A policy of actions learns from rewards which events to drop. Here nothing is learned: every event of training examples
+of a recipe with a trained sentence encoder is dropped once, all others kept with metadata, and the reward compared with
+that of keeping all. The mean by kind of event is what there is to learn, its spread over events the luck in which it
+hides; their ratio says how many events a learner has to see, however it learns. Rewards are those of one target, and of
+four of the same user's (`reward.targets`). Validation and test users stay closed.
 """
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,42 @@ from verbalize.stages.recommender import open_recommender
 from verbalize.verbalizers.actions import DROP, KEEP_METADATA, execute
 from verbalize.verbalizers.base import verbalizer_inputs
 
-RECIPE = ROOT / "experiments" / "encoder_simulator.yaml"
-WORLD = ["source.inline.seed=4"]
+EXPERIMENTS = ROOT / "experiments"
 TARGETS = (1, 4)
-KINDS = {
-    "preview": pl.col("event_type") == "preview",
-    "short_play": (pl.col("event_type") == "play") & (pl.col("completion") <= 0.1),
-    "watched_play": (pl.col("event_type") == "play") & (pl.col("completion") > 0.8),
+PLAYED = pl.col("event_type") == "play"
+
+
+@dataclass(frozen=True)
+class Log:
+    """A recipe, what is changed in it, and the kinds of events that are told apart."""
+
+    recipe: Path
+    overrides: tuple[str, ...]
+    kinds: Mapping[str, pl.Expr]
+    where: str
+
+
+LOGS = {
+    "simulator": Log(
+        EXPERIMENTS / "encoder_simulator.yaml",
+        ("source.inline.seed=4",),
+        {
+            "preview": pl.col("event_type") == "preview",
+            "short_play": PLAYED & (pl.col("completion") <= 0.1),
+            "watched_play": PLAYED & (pl.col("completion") > 0.8),
+        },
+        "Simulated plays",
+    ),
+    "movielens": Log(
+        EXPERIMENTS / "encoder.yaml",
+        (),
+        {
+            "disliked": pl.col("rating") <= 2,
+            "middling": pl.col("rating") == 3,
+            "liked": pl.col("rating") >= 4,
+        },
+        "MovieLens",
+    ),
 }
 NOTHING = "nothing"
 Z = 3.0
@@ -42,8 +74,8 @@ Z = 3.0
 
 
 def effects(recipe: Recipe, inputs: dict[str, Path], count: int) -> pl.DataFrame:
-    """example_id, user_id, event_type, completion, effect: the reward with the event dropped less that with all kept,
-    for every shown event of `count` training examples."""
+    """example_id, user_id, event_type, rating, completion, effect: the reward with the event dropped less that with all
+    kept, for every shown event of `count` training examples."""
     context = Context(inputs["examples"], inputs)
     examples = samples.training_sample(recipe, inputs["examples"]).head(count)
     score = reward_scorer(recipe, context, open_recommender(recipe, inputs), examples)
@@ -60,7 +92,7 @@ def effects(recipe: Recipe, inputs: dict[str, Path], count: int) -> pl.DataFrame
         event = examples.select(
             "example_id",
             "user_id",
-            pl.col("history").list.get(place, null_on_oob=True).struct.field("event_type", "completion"),
+            pl.col("history").list.get(place, null_on_oob=True).struct.field("event_type", "rating", "completion"),
             effect=pl.Series(rewards(place) - kept),
         )
         tables.append(event.filter(pl.Series([place < events for events in lengths])))
@@ -68,54 +100,66 @@ def effects(recipe: Recipe, inputs: dict[str, Path], count: int) -> pl.DataFrame
     return pl.concat(tables)
 
 
-def summary(table: pl.DataFrame, kind: str) -> dict[str, Any]:
-    """Of the events of a kind: how many, the effect of dropping one, its spread, and the events it takes to see it."""
-    found = table.filter(KINDS[kind])["effect"]
+def summary(table: pl.DataFrame, chosen: pl.Expr) -> dict[str, Any]:
+    """Of the chosen events: how many, the effect of dropping one, its spread, and the events it takes to see it."""
+    found = table.filter(chosen)["effect"]
     mean, spread = float(found.mean()), float(found.std())  # type: ignore[arg-type]
     needed = int(np.ceil((Z * spread / mean) ** 2))
     return {"events": len(found), "mean": round(mean, 5), "spread": round(spread, 5), "events_needed": needed}
 
 
-def main() -> None:
-    parser = parser_of(__doc__, repeats=None)
-    parser.add_argument("--examples", type=int, default=400, help="training examples")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="whose store of stages is used")
-    arguments = parser.parse_args()
+def measured(name: str, log: Log, count: int, store: Path) -> tuple[list[dict[str, Any]], pl.DataFrame]:
+    """The summaries of every kind over one target and several, and the evidence: example, mean effect of its events."""
     figures: list[dict[str, Any]] = []
     evidence: list[pl.DataFrame] = []
-    shared = [*WORLD, f"sample.train={arguments.examples}", "sample.train_per_user=4"]
     for targets in TARGETS:
-        recipe = load_recipe(RECIPE, [*shared, f"reward.targets={targets}"])
-        inputs = run_stages(stages_of(recipe, ""), arguments.runs / "artefacts", until="recommender")
-        table = effects(recipe, inputs, arguments.examples)
-        for kind, chosen in KINDS.items():
-            figures.append({"targets": targets, "kind": kind, **summary(table, kind)})
+        asked = (*log.overrides, f"sample.train={count}", "sample.train_per_user=4", f"reward.targets={targets}")
+        recipe = load_recipe(log.recipe, asked)
+        inputs = run_stages(stages_of(recipe, ""), store, until="recommender")
+        table = effects(recipe, inputs, count)
+        for kind, chosen in log.kinds.items():
+            figures.append({"log": name, "targets": targets, "kind": kind, **summary(table, chosen)})
             say(f"{figures[-1]}")
             means = table.filter(chosen).group_by("example_id", "user_id", maintain_order=True)
             one = means.agg(value=pl.col("effect").mean()).with_columns(seed=0)
-            arm = f"{kind}_{targets}"
-            evidence += [one.with_columns(arm=pl.lit(arm)), one.with_columns(arm=pl.lit(f"{NOTHING}_{arm}"), value=0.0)]
-    artefact = record(
-        "event_effects",
-        arguments.out,
-        values_table(pl.concat(evidence), secrets.token_hex(16)),
-        settings={"recipe": RECIPE.name, "overrides": WORLD, "examples": arguments.examples, "z": Z},
-        packages=("torch", "transformers", "polars"),
-        figures={"effects": figures},
-        suffix=".csv.gz",
-    )
-    where = "Simulated plays, training users, a trained sentence encoder reads: reward"
-    for kind in KINDS:
-        arm = f"{kind}_{TARGETS[-1]}"
-        enter(
+            arm = f"{name}.{kind}.{targets}"
+            evidence += [one.with_columns(arm=pl.lit(arm)), one.with_columns(arm=pl.lit(f"{NOTHING}.{arm}"), value=0.0)]
+    return figures, pl.concat(evidence)
+
+
+def main() -> None:
+    parser = parser_of(__doc__, repeats=None)
+    parser.add_argument("logs", nargs="*", help=f"of {', '.join(LOGS)} (default: all)")
+    parser.add_argument("--examples", type=int, default=400, help="training examples")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="whose store of stages is used")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.logs if name not in LOGS]:
+        parser.error(f"logs {unknown}: choose from {', '.join(LOGS)}")
+    for name in arguments.logs or LOGS:
+        log = LOGS[name]
+        figures, evidence = measured(name, log, arguments.examples, arguments.runs / "artefacts")
+        settings = {"recipe": log.recipe.name, "overrides": log.overrides, "examples": arguments.examples, "z": Z}
+        artefact = record(
+            f"event_effects_{name}",
             arguments.out,
-            f"simulator.drop_{kind}",
-            f"{where} of dropping one {kind.replace('_', ' ')} minus keeping it, others kept, {TARGETS[-1]} targets",
-            unit="nats",
-            estimator=Estimator("mean_difference", {"a": arm, "b": f"{NOTHING}_{arm}"}),
-            artefact=artefact,
-            command="python experiments/benchmarks/event_effects.py",
+            values_table(evidence, secrets.token_hex(16)),
+            settings=settings,
+            packages=("torch", "transformers", "polars"),
+            figures={"effects": figures},
+            suffix=".csv.gz",
         )
+        for kind in log.kinds:
+            arm = f"{name}.{kind}.{TARGETS[-1]}"
+            enter(
+                arguments.out,
+                f"{name}.drop_{kind}",
+                f"{log.where}, training users, a trained sentence encoder reads: reward of dropping one event, "
+                f"{kind.replace('_', ' ')}, minus keeping it, others kept, {TARGETS[-1]} targets",
+                unit="nats",
+                estimator=Estimator("mean_difference", {"a": arm, "b": f"{NOTHING}.{arm}"}),
+                artefact=artefact,
+                command=f"python experiments/benchmarks/event_effects.py {name}",
+            )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_every_event_is_dropped_once_from_a_text_that_keeps_the_others(
 
 def test_what_it_takes_to_see_an_effect_follows_from_mean_and_spread(script: ModuleType) -> None:
     table = pl.DataFrame({"event_type": ["preview"] * 4, "completion": [0.02] * 4, "effect": [0.3, -0.1, 0.3, -0.1]})
-    found = script.summary(table, "preview")
+    found = script.summary(table, pl.col("event_type") == "preview")
     spread = np.std([0.3, -0.1, 0.3, -0.1], ddof=1)
     assert found["mean"] == 0.1 and found["spread"] == pytest.approx(spread, abs=1e-5)
     assert found["events_needed"] == int(np.ceil((3 * spread / 0.1) ** 2))
@@ -64,18 +64,17 @@ def test_what_it_takes_to_see_an_effect_follows_from_mean_and_spread(script: Mod
 def test_a_trial_measures_every_kind_and_enters_no_claim(
     script: ModuleType, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "RECIPE", write_recipe(workshop.values, tmp_path / "tiny.yaml"))
-    monkeypatch.setattr(script, "WORLD", [])
-    every = pl.col("event_type").is_not_null()
-    monkeypatch.setattr(script, "KINDS", {"any": every})
+    every = {"any": pl.col("event_type").is_not_null()}
+    tiny = script.Log(write_recipe(workshop.values, tmp_path / "tiny.yaml"), (), every, "Tiny")
+    monkeypatch.setattr(script, "LOGS", {"tiny": tiny})
     out = tmp_path / "out"
     out.mkdir()
-    command = ["event_effects.py", "--examples", "4", "--out", str(out), "--runs", str(tmp_path / "runs")]
+    command = ["event_effects.py", "tiny", "--examples", "4", "--out", str(out), "--runs", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", command)
     script.main()
-    figures = json.loads((out / "event_effects.json").read_text())
+    figures = json.loads((out / "event_effects_tiny.json").read_text())
     assert [(row["targets"], row["kind"]) for row in figures["effects"]] == [(1, "any"), (4, "any")]
-    evidence = read_artefact(out / "artefacts" / "event_effects.csv.gz")
-    assert set(evidence["arm"]) == {"any_1", "any_4", "nothing_any_1", "nothing_any_4"}
+    evidence = read_artefact(out / "artefacts" / "event_effects_tiny.csv.gz")
+    assert set(evidence["arm"]) == {"tiny.any.1", "tiny.any.4", "nothing.tiny.any.1", "nothing.tiny.any.4"}
     assert evidence.filter(pl.col("arm").str.starts_with("nothing"))["value"].to_list() == [0.0] * 8
     assert not (out / "claims").exists()
