@@ -20,7 +20,7 @@ from verbalize.optimize.curriculum_settings import CurriculumConfig
 from verbalize.optimize.curves import Curves
 from verbalize.optimize.policy import ActionPolicyVerbalizer
 from verbalize.optimize.rewards import Scored
-from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig
+from verbalize.optimize.settings import LOSSES, LimitsConfig, PreferenceConfig, TrainConfig
 from verbalize.optimize.slot_credit import changed_rewards, slot_advantages
 from verbalize.optimize.train_actions import train_actions
 from verbalize.optimize.training import Job, trainable_policy
@@ -142,6 +142,19 @@ def test_it_learns_from_two_rollouts_of_a_prompt_and_under_a_curriculum(tiny_mod
     reward = [record["reward"] for record in train]
     assert np.mean(reward[-3:]) > np.mean(reward[:3]) + 0.1
     assert all(record["slots.that_matter"] == 1 for record in train)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_all_losses_weigh_a_slot_alike(tiny_model_dir: Path, tmp_path: Path, loss: str) -> None:
+    """Where all rollouts have as many slots, TRL's losses differ in nothing."""
+    norms = []
+    for loss_type in (LOSSES[0], loss):
+        config = replace(CONFIG, steps=2, prompts_per_step=1, loss_type=loss_type, entropy_bonus=0.1)
+        folder = tmp_path / loss_type
+        job = Job(tiny_policy(tiny_model_dir), make_inputs(1), config, folder, CARD, LORA, FREE)
+        train_actions(job, pays_for_even_events, ACTIONS)
+        norms.append(Curves(folder / "curves.jsonl").of_kind("train")[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4) and norms[0] > 0
 
 
 def test_rollouts_may_serve_several_steps(

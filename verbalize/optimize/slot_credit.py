@@ -26,6 +26,9 @@ from recsys.errors import InputError
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.verbalizers.actions import ALPHABET
 
+AVERAGED = ("grpo", "bnpo")
+"""Losses that average over the tokens they are given, of which a slot has four here; the others count slots."""
+
 Changed = Callable[[Sequence[str], Sequence[Sequence[int]]], list[np.ndarray]]
 """N example ids and N action lists of H_n -> N tables (H_n, 4): the reward of each rollout with slot h set to a."""
 
@@ -101,15 +104,16 @@ class SlotCredit:
         advantages = torch.zeros_like(logprobs)
         for row, (table, chances) in enumerate(zip(self._tables, self.sampled, strict=True)):
             logprobs[row, : len(table)] = chances.double().cpu()
-            advantages[row, : len(table)] = torch.as_tensor(
-                slot_advantages(table, chances.double().exp().cpu().numpy())
-            )
+            probabilities = logprobs[row, : len(table)].exp().numpy()
+            advantages[row, : len(table)] = torch.as_tensor(slot_advantages(table, probabilities))
         paid = logprobs.exp() * advantages
         if self.args.scale_rewards == "batch":
             drawn = float((paid * advantages).sum())  # sum over slots of E[A ^ 2]
             sums = torch.tensor([[drawn, float(sum(map(len, self._tables)))]], device=own.device)
             squares, slots = self.accelerator.gather(sums).sum(dim=0).tolist()
             paid = paid / ((squares / slots) ** 0.5 + 1e-4)
+        if self.args.loss_type in AVERAGED:
+            paid = paid * len(ALPHABET)
         width = mask.shape[1]
         symbols = torch.tensor(self.tokens.alphabet, device=mask.device).repeat(width // len(ALPHABET))
         outputs["completion_ids"] = symbols.expand(len(mask), -1) * mask
