@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from recording import ROOT, enter, parser_of, record, say
+from recording import RESULTS, ROOT, enter, parser_of, record, say
 
 from verbalize.pipeline import Context, run_stages
 from verbalize.recipe import Recipe, load_recipe
@@ -33,6 +33,7 @@ from verbalize.verbalizers.base import verbalizer_inputs
 
 EXPERIMENTS = ROOT / "experiments"
 TARGETS = (1, 4)
+EXAMPLES = 400
 PLAYED = pl.col("event_type") == "play"
 
 
@@ -104,7 +105,7 @@ def summary(table: pl.DataFrame, chosen: pl.Expr) -> dict[str, Any]:
     """Of the chosen events: how many, the effect of dropping one, its spread, and the events it takes to see it."""
     found = table.filter(chosen)["effect"]
     mean, spread = float(found.mean()), float(found.std())  # type: ignore[arg-type]
-    needed = int(np.ceil((Z * spread / mean) ** 2))
+    needed = int(np.ceil((Z * spread / mean) ** 2)) if mean else None  # no number of them shows an effect of exactly 0
     return {"events": len(found), "mean": round(mean, 5), "spread": round(spread, 5), "events_needed": needed}
 
 
@@ -130,9 +131,11 @@ def measured(name: str, log: Log, count: int, store: Path) -> tuple[list[dict[st
 def main() -> None:
     parser = parser_of(__doc__, repeats=None)
     parser.add_argument("logs", nargs="*", help=f"of {', '.join(LOGS)} (default: all)")
-    parser.add_argument("--examples", type=int, default=400, help="training examples")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="training examples; another number needs --out")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="whose store of stages is used")
     arguments = parser.parse_args()
+    if arguments.examples != EXAMPLES and arguments.out.resolve() == RESULTS:
+        parser.error(f"--examples {arguments.examples}: what is recorded has {EXAMPLES}; give --out DIR for a trial")
     if unknown := [name for name in arguments.logs if name not in LOGS]:
         parser.error(f"logs {unknown}: choose from {', '.join(LOGS)}")
     for name in arguments.logs or LOGS:

@@ -1,6 +1,5 @@
 """What dropping one event does to a reward: as the reward itself says, summed up, and a trial enters no claim."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import polars as pl
 import pytest
+from benchmark_scripts import load_script
 from conftest import Workshop
 from tiny_run import recipe_of, write_recipe
 
@@ -20,18 +20,12 @@ from verbalize.stages.recommender import open_recommender
 from verbalize.verbalizers.actions import execute
 from verbalize.verbalizers.base import verbalizer_inputs
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 PLAIN = ["recommender_training=null", "warm_start=null", "evaluation.untrained=[]", "reward.targets=2"]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("event_effects", FOLDER / "event_effects.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("event_effects", monkeypatch)
 
 
 def test_every_event_is_dropped_once_from_a_text_that_keeps_the_others(
@@ -59,6 +53,18 @@ def test_what_it_takes_to_see_an_effect_follows_from_mean_and_spread(script: Mod
     spread = np.std([0.3, -0.1, 0.3, -0.1], ddof=1)
     assert found["mean"] == 0.1 and found["spread"] == pytest.approx(spread, abs=1e-5)
     assert found["events_needed"] == int(np.ceil((3 * spread / 0.1) ** 2))
+    nothing = table.with_columns(effect=pl.Series([0.1, -0.1, 0.1, -0.1]))
+    assert script.summary(nothing, pl.lit(True))["events_needed"] is None
+
+
+def test_a_trial_does_not_take_the_place_of_what_is_recorded(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, wrong in ((["--examples", "4"], "give --out DIR"), (["movies"], "choose from simulator, movielens")):
+        monkeypatch.setattr(sys, "argv", ["event_effects.py", *options])
+        with pytest.raises(SystemExit):
+            script.main()
+        assert wrong in capsys.readouterr().err
 
 
 def test_a_trial_measures_every_kind_and_enters_no_claim(

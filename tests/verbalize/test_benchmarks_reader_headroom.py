@@ -1,6 +1,5 @@
 """Readers of chosen events: they read what a candidate keeps, everything is measured, and a trial enters no claim."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import polars as pl
 import pytest
+from benchmark_scripts import load_script
 from conftest import Workshop
 from tiny_run import recipe_of, write_recipe
 
@@ -16,18 +16,12 @@ from verbalize.pipeline import run_stages
 from verbalize.report.artefacts import read_artefact
 from verbalize.stages import baselines, samples, stages_of
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 SPLIT = ["evaluation.split=validation", "evaluation.baselines=[logit, ease]", "examples.history_max=6"]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("reader_headroom", FOLDER / "reader_headroom.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("reader_headroom", monkeypatch)
 
 
 def test_a_reader_reads_the_kept_events_alone(script: ModuleType, workshop: Workshop, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The looks at SLEA-RL put together: a pair is two trainings of one look and seed, with the rates the look recorded."""
 
-import importlib.util
 import json
 from itertools import product
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import polars as pl
 import pytest
+from benchmark_scripts import load_script
 
 from verbalize.report.artefacts import VALUE_COLUMNS, write_artefact
 from verbalize.report.estimators import mean_difference
@@ -17,12 +17,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(EXPERIMENTS / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("slea_looks", EXPERIMENTS / "benchmarks" / "slea_looks.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("slea_looks", monkeypatch)
 
 
 def look(path: Path, wins: dict[str, list[int]], games: int = 40) -> None:
