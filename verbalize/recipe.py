@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from recsys.later import later
 from recsys.logs.examples import ExamplesConfig
 from recsys.logs.sources import SourceConfig
 from recsys.recommenders.candidates import CandidateDisplay
@@ -16,7 +17,14 @@ from verbalize.optimize.recommender_settings import RecommenderTrainingConfig
 from verbalize.optimize.rewards import RewardConfig
 from verbalize.optimize.settings import LimitsConfig, PreferenceConfig, TrainConfig, WarmStartConfig
 from verbalize.recipe_checks import check_recipe
-from verbalize.recipe_sections import BaselinesConfig, EvaluationConfig, PolicyConfig, SampleConfig
+from verbalize.recipe_sections import (
+    BEST_SCRIPTED,
+    ROLES,
+    BaselinesConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    SampleConfig,
+)
 from verbalize.tracking import TrackingConfig
 from verbalize.verbalizers.actions import CONSTANT_POLICIES
 from verbalize.verbalizers.templates import TEMPLATES
@@ -25,6 +33,7 @@ TRANSFERRED = (
     "candidates",
     "templates",
     "constants",
+    "scripted",
     "recommender",
     "recommender_training",
     "policy",
@@ -52,6 +61,9 @@ class Recipe:
     sample: SampleConfig = field(default_factory=SampleConfig)
     templates: tuple[str, ...] = tuple(TEMPLATES)
     constants: tuple[str, ...] = tuple(CONSTANT_POLICIES)
+    scripted: tuple[str, ...] = later(())
+    """Candidates of the pool, such as `liked_metadata`, that are judged beside templates and constants. A warm start
+    imitates them: a policy that beats the constants and not the best of these has learned a rule that was given."""
     recommender: LanguageRecommenderConfig = field(default_factory=LanguageRecommenderConfig)
     recommender_training: RecommenderTrainingConfig | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -78,6 +90,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that validation gives to a template or an action sequence."""
+        return (*ROLES, BEST_SCRIPTED) if self.scripted else ROLES
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:

@@ -10,8 +10,18 @@ from recsys.recommenders.language import MODES
 from verbalize.optimize.rewards import CATALOGUE
 from verbalize.pipeline import STORE
 from verbalize.recipe_display import check_display
-from verbalize.recipe_sections import BASELINES, BEST_DISPLAY, LEARNED, ORACLE_CLAIMS, ROLES, SHUFFLED, START
+from verbalize.recipe_sections import (
+    BASELINES,
+    BEST_DISPLAY,
+    BEST_SCRIPTED,
+    LEARNED,
+    ORACLE_CLAIMS,
+    ROLES,
+    SHUFFLED,
+    START,
+)
 from verbalize.report.claims import check_claim_id
+from verbalize.verbalizers.action_pool import CANDIDATES
 from verbalize.verbalizers.actions import CONSTANT_POLICIES
 from verbalize.verbalizers.displays import DISPLAYS
 from verbalize.verbalizers.templates import TEMPLATES
@@ -54,6 +64,7 @@ def _check_names(recipe: "Recipe") -> None:
     _among("templates", recipe.templates, TEMPLATES)
     _among("evaluation.templates", recipe.evaluation.templates, TEMPLATES)
     _among("constants", recipe.constants, CONSTANT_POLICIES)
+    _among("scripted", recipe.scripted, CANDIDATES)
     _among("evaluation.baselines", recipe.evaluation.baselines, BASELINES)
     if not recipe.templates or not recipe.constants:
         raise InputError(
@@ -144,9 +155,9 @@ def _check_arms(recipe: "Recipe") -> None:
             "list evaluation.claims, or evaluate on validation",
         )
     shuffled = (SHUFFLED,) if evaluation.shuffled else ()
-    texts = (LEARNED, *shuffled, *ROLES, *evaluation.templates, *evaluation.against)
+    texts = (LEARNED, *shuffled, *recipe.roles, *evaluation.templates, *evaluation.against)
     displays = (START, BEST_DISPLAY, *DISPLAYS) if recipe.policy.kind == "display" else ()
-    taken = {LEARNED, SHUFFLED, *ROLES, *TEMPLATES, *CONSTANT_POLICIES, *BASELINES, *displays}
+    taken = {LEARNED, SHUFFLED, *ROLES, BEST_SCRIPTED, *TEMPLATES, *CONSTANT_POLICIES, *CANDIDATES, *BASELINES, *displays}
     for name in evaluation.against:
         if name in taken or not re.fullmatch(r"[a-z0-9_]+", name):
             raise InputError(

@@ -7,7 +7,7 @@ import pytest
 from recsys.errors import InputError
 from verbalize.config import build, plain
 from verbalize.recipe import Recipe, load_recipe
-from verbalize.recipe_sections import BASELINES, ROLES
+from verbalize.recipe_sections import BASELINES, BEST_SCRIPTED, ROLES
 from verbalize.verbalizers.actions import CONSTANT_POLICIES
 from verbalize.verbalizers.templates import TEMPLATES
 
@@ -100,7 +100,16 @@ def test_every_arm_that_is_ranked_may_be_claimed(arm: str) -> None:
     assert load_recipe(DEMO, [*ranked, f"evaluation.claims=[{CLAIM % arm}]"]).evaluation.claims[0].b == arm
 
 
+def test_the_best_scripted_sequence_is_an_arm_where_sequences_are_listed() -> None:
+    claim = f"evaluation.claims=[{CLAIM % BEST_SCRIPTED}]"
+    assert load_recipe(DEMO, ["scripted=[liked_only]", claim]).roles == (*ROLES, BEST_SCRIPTED)
+    with pytest.raises(InputError, match=BEST_SCRIPTED):
+        load_recipe(DEMO, [claim])
+    with pytest.raises(InputError, match="disliked_only"):
+        load_recipe(DEMO, ["scripted=[disliked_only]"])
+
+
 def test_no_name_means_two_things() -> None:
     """Claims name arms by one word: a template called like a role, a constant or a baseline would be ambiguous."""
-    names = [*TEMPLATES, *CONSTANT_POLICIES, *BASELINES, *ROLES, "learned"]
+    names = [*TEMPLATES, *CONSTANT_POLICIES, *BASELINES, *ROLES, BEST_SCRIPTED, "learned"]
     assert len(names) == len(set(names))

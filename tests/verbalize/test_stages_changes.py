@@ -26,6 +26,7 @@ CLAIM = json.dumps([{"id": "other.claim", "statement": "another"}])
         ("recommender.cue='Up next:'", FROM_RECOMMENDER),
         ("candidates.fields=[title, year]", FROM_RECOMMENDER),
         ("templates=[titles, json]", ("templates", "evaluate", "report")),
+        ("scripted=[liked_only]", ("templates", "evaluate", "report")),
         ("sample.train=5", ("pool", *LEARNING)),
         ("sample.report=5", ("templates", *LEARNING[1:])),
         ("sample.test=5", LEARNING[2:]),

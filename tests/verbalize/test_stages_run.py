@@ -14,7 +14,7 @@ from tiny_run import Interrupts, Recorder, recipe_of, run
 
 from recsys import contracts
 from recsys.storage import file_hash, read_json, read_parquet
-from verbalize.recipe_sections import LEARNED, START
+from verbalize.recipe_sections import BEST_SCRIPTED, LEARNED, START
 from verbalize.report.ledger import assemble, load_claims, verify
 from verbalize.stages import policy_controls
 from verbalize.stages.baselines import VERBALIZER
@@ -251,6 +251,22 @@ def test_nothing_of_the_log_is_in_what_may_be_committed(
         assert not any(word.encode() in content for content in shown), word
     browsing = (finished.result.stages["report"] / "report.html").read_text()
     assert "Zyxwood" in browsing  # the words are there where examples are shown, so their absence above means something
+
+
+def test_the_rules_that_a_warm_start_imitates_can_be_an_arm(workshop: Workshop, store_copy: Path) -> None:
+    """Validation chooses among them, as it does among templates; the policy is then compared with the best."""
+    claim = json.dumps([{"id": "tiny.vs_rule", "statement": "Learned minus the rule", "b": BEST_SCRIPTED}])
+    recorder = Recorder()
+    options = ("scripted=[liked_only, recent_3]", f"evaluation.claims={claim}")
+    result = run(workshop.values, store_copy, *options, progress=recorder)
+    assert recorder.began() == ["templates", "evaluate", "report"]
+    rule = read_json(result.stages["templates"] / "roles.json")[BEST_SCRIPTED]
+    means = read_json(result.stages["templates"] / "done.json")["facts"]["mrr"]
+    assert rule == max(("liked_only", "recent_3"), key=means.get)
+    decisions = read_parquet(result.stages["evaluate"] / "decisions.parquet")
+    ranked = {arm: set(decisions.filter(pl.col("verbalizer") == arm)["example_id"]) for arm in (rule, LEARNED)}
+    assert ranked[rule] == ranked[LEARNED] != set()
+    assert "Learned minus the rule" in result.console
 
 
 def test_the_same_user_is_shown_under_every_arm(finished: Finished) -> None:

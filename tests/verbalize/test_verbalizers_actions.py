@@ -22,7 +22,7 @@ from verbalize.verbalizers.actions import (
     history_lengths,
 )
 from verbalize.verbalizers.sanitise import sanitise_titles
-from verbalize.verbalizers.templates import TemplateVerbalizer, templates_within
+from verbalize.verbalizers.templates import TEMPLATES, TemplateVerbalizer, templates_within
 
 CONFIG = ActionConfig()
 MOVIES = [event(f"Film {i}", 1990 + i, ["Drama"] if i % 3 else ["Comedy"], rating=float(i % 5 + 1)) for i in range(7)]
@@ -37,6 +37,16 @@ def test_constant_policies_equal_the_constant_templates(rows: list[list[dict[str
     assert texts["keep_all"] == TemplateVerbalizer("titles").verbalize(inputs)
     assert texts["keep_all_metadata"] == TemplateVerbalizer("titles_metadata").verbalize(inputs)
     assert texts["drop_all"] == texts["drop_all_metadata"] == [""] * len(rows)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(histories, max_size=4))
+def test_a_candidate_called_like_a_template_writes_the_same(rows: list[list[dict[str, Any]]]) -> None:
+    """Arms are told apart by name alone, and a recipe may list both."""
+    inputs, shared = frame(*rows), sorted(set(CANDIDATES) & set(TEMPLATES))
+    assert shared == ["recent_5", "recent_5_metadata"]
+    for name in shared:
+        assert ScriptedActionVerbalizer(name, CONFIG).verbalize(inputs) == TemplateVerbalizer(name).verbalize(inputs)
 
 
 @settings(max_examples=50, deadline=None)

@@ -67,6 +67,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                 "sample": chooses,
                 "templates": list(recipe.templates),
                 "constants": list(recipe.constants),
+                **({"scripted": list(recipe.scripted)} if recipe.scripted else {}),
                 "actions": actions,
             },
             scoring,

@@ -10,7 +10,7 @@ from recsys.evaluation import Arm, decide, shuffle_texts_between_users
 from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import LEARNED, ROLES, SHUFFLED, START
+from verbalize.recipe_sections import LEARNED, SHUFFLED, START
 from verbalize.stages import baselines, displays, experience, policy_controls, samples
 from verbalize.stages.audits import audits
 from verbalize.stages.plan import detectable, open_test, plan_of
@@ -107,9 +107,9 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
 
 
 def scripted_names(recipe: Recipe, context: Context) -> list[str]:
-    """Templates and constants evaluated: those listed, and those that won on the selection examples."""
+    """Templates and action sequences evaluated: those listed, and those that won on the selection examples."""
     roles = load_roles(context)
-    return list(dict.fromkeys([*recipe.evaluation.templates, *(roles[role] for role in ROLES)]))
+    return list(dict.fromkeys([*recipe.evaluation.templates, *(roles[role] for role in recipe.roles)]))
 
 
 def learned_texts(

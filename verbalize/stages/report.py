@@ -21,7 +21,7 @@ from recsys.looks import LooksRegister
 from recsys.storage import read_json, read_parquet, write_text
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, ROLES, START
+from verbalize.recipe_sections import BEST_DISPLAY, LEARNED, START
 from verbalize.report.browser import example_views
 from verbalize.report.claims import Claim
 from verbalize.report.console import render_console
@@ -127,7 +127,7 @@ def comparisons(
         shown.append(Shown(claim.statement, one, mde, claim.p_holm, survives=claim.survives))
     whole = {claim.id for claim in recipe.evaluation.claims if claim.targets == "all"}
     done = {(one.a, one.b) for name, one in primary.items() if name in whole and not one.relative}
-    others = [*(roles[role] for role in ROLES), *recipe.evaluation.templates, *recipe.evaluation.against]
+    others = [*(roles[role] for role in recipe.roles), *recipe.evaluation.templates, *recipe.evaluation.against]
     others += [*recipe.evaluation.baselines, *([BEST_DISPLAY, START, *DISPLAYS] if BEST_DISPLAY in roles else [])]
     for name in dict.fromkeys([*others, *([SHUFFLED] if recipe.evaluation.shuffled else [])]):
         one = against(LEARNED, name)

@@ -1,5 +1,5 @@
-"""Templates and constant policies on the selection examples: which are best is decided here, before anything is
-compared."""
+"""Templates, constant policies and scripted action sequences on the selection examples: which are best is decided here,
+before anything is compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,7 @@ from recsys.evaluation import decide_in_chunks, summarise
 from recsys.storage import read_json, write_json, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
+from verbalize.recipe_sections import BEST_SCRIPTED
 from verbalize.stages import samples
 from verbalize.stages.recommender import open_recommender, own_facts
 from verbalize.verbalizers.action_pool import ScriptedActionVerbalizer
@@ -21,16 +22,18 @@ METRIC = "mrr"
 
 
 def scripted(name: str, recipe: Recipe) -> Verbalizer:
-    """A template or a constant policy by name."""
-    return TemplateVerbalizer(name) if name in TEMPLATES else ScriptedActionVerbalizer(name, recipe.policy.actions)
+    """A template, a constant policy or a candidate of the pool by name."""
+    if name in TEMPLATES:
+        return TemplateVerbalizer(name)
+    return ScriptedActionVerbalizer(name, recipe.policy.actions, recipe.examples.seed)
 
 
 def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
-    """Writes decisions.parquet (all templates and constants on the selection examples, M slates) and roles.json."""
+    """Writes decisions.parquet (all of them on the selection examples, M slates) and roles.json."""
     recommender = open_recommender(recipe, context.inputs)
     examples, _ = samples.validation_samples(recipe, context.inputs["examples"])
     slates = samples.load_slates(context.inputs["examples"], examples)
-    names = list(dict.fromkeys([*recipe.templates, *recipe.constants]))
+    names = list(dict.fromkeys([*recipe.templates, *recipe.constants, *recipe.scripted]))
     parts = []
     for number, name in enumerate(names):
         texts = scripted(name, recipe).verbalize(verbalizer_inputs(examples))
@@ -69,8 +72,9 @@ def choose_roles(recipe: Recipe, scores: Mapping[str, float]) -> dict[str, str]:
         "best_template": list(recipe.templates),
         "best_template_same_fields": same_fields or list(recipe.templates),
         "best_constant": list(recipe.constants),
+        BEST_SCRIPTED: list(recipe.scripted),
     }
-    return {role: max(pool, key=lambda name: scores[name]) for role, pool in pools.items()}
+    return {role: max(pools[role], key=lambda name: scores[name]) for role in recipe.roles}
 
 
 def load_roles(context: Context) -> dict[str, str]:

@@ -16,7 +16,7 @@ from recsys.evaluation import decide, outcomes
 from recsys.storage import read_json, read_parquet
 from verbalize.pipeline import DONE, Progress, run_stages
 from verbalize.recipe import Recipe
-from verbalize.recipe_sections import BASELINES, LEARNED, ROLES
+from verbalize.recipe_sections import BASELINES, LEARNED
 from verbalize.stages import baselines, samples, stages_of
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.settings import ObjectiveConfig
@@ -47,7 +47,7 @@ class Measured:
 
 def known_arms(recipe: Recipe) -> list[str]:
     """What an objective may name."""
-    return list(dict.fromkeys([LEARNED, *ROLES, *recipe.templates, *recipe.constants, *BASELINES]))
+    return list(dict.fromkeys([LEARNED, *recipe.roles, *recipe.templates, *recipe.constants, *recipe.scripted, *BASELINES]))
 
 
 def last_stage(arm: str) -> str:
@@ -131,7 +131,7 @@ def recommender_calls(recipe: Recipe, ran: Mapping[str, float], folders: Mapping
     judged = (train.steps // train.eval_every + 1) * selection
     whole = {
         "recommender": facts.get("recommender", {}).get("training_examples", 0),
-        "templates": len({*recipe.templates, *recipe.constants}) * selection * slates,
+        "templates": len({*recipe.templates, *recipe.constants, *recipe.scripted}) * selection * slates,
         "pool": facts.get("pool", {}).get("examples", 0) * len(facts.get("pool", {}).get("candidates", [])) * slates,
         "train": len(recipe.seeds) * (rollouts + judged) * slates,
     }
