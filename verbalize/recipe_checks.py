@@ -157,7 +157,8 @@ def _check_arms(recipe: "Recipe") -> None:
     shuffled = (SHUFFLED,) if evaluation.shuffled else ()
     texts = (LEARNED, *shuffled, *recipe.roles, *evaluation.templates, *evaluation.against)
     displays = (START, BEST_DISPLAY, *DISPLAYS) if recipe.policy.kind == "display" else ()
-    taken = {LEARNED, SHUFFLED, *ROLES, BEST_SCRIPTED, *TEMPLATES, *CONSTANT_POLICIES, *CANDIDATES, *BASELINES, *displays}
+    taken = {LEARNED, SHUFFLED, *ROLES, BEST_SCRIPTED, *BASELINES, *displays}
+    taken |= {*TEMPLATES, *CONSTANT_POLICIES, *CANDIDATES}
     for name in evaluation.against:
         if name in taken or not re.fullmatch(r"[a-z0-9_]+", name):
             raise InputError(

@@ -15,7 +15,7 @@ from verbalize.verbalizers.slots import SlotConfig
 BASELINES = ("popularity", "item_knn", "ease", "year_distance", "genre_overlap", "logit")
 ROLES = ("best_template", "best_template_same_fields", "best_constant")
 BEST_SCRIPTED = "best_scripted"
-"""The role that a recipe with `scripted` action sequences adds: the rule that may have taught the policy all it knows."""
+"""The role that a recipe with `scripted` action sequences adds: the best of the rules that a warm start imitates."""
 BEST_DISPLAY = "best_display"
 """The role that a recipe with policy.kind display adds."""
 LEARNED = "learned"

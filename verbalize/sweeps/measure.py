@@ -47,7 +47,8 @@ class Measured:
 
 def known_arms(recipe: Recipe) -> list[str]:
     """What an objective may name."""
-    return list(dict.fromkeys([LEARNED, *recipe.roles, *recipe.templates, *recipe.constants, *recipe.scripted, *BASELINES]))
+    listed = (*recipe.templates, *recipe.constants, *recipe.scripted)
+    return list(dict.fromkeys([LEARNED, *recipe.roles, *listed, *BASELINES]))
 
 
 def last_stage(arm: str) -> str:
