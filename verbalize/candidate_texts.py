@@ -32,7 +32,8 @@ class CandidateTexts:
     @classmethod
     def of_recipe(cls, recipe: Recipe) -> "CandidateTexts":
         """The recipe's templates and constants, and the pool where the recipe learns from it."""
-        learns = recipe.warm_start or recipe.experience or (recipe.dpo and recipe.policy.kind == "actions")
+        imitates = recipe.warm_start and recipe.warm_start.effect_temperature is None
+        learns = imitates or recipe.experience or (recipe.dpo and recipe.policy.kind == "actions")
         pool = CANDIDATES if learns and recipe.policy.kind != "display" else ()
         return cls([*recipe.templates, *recipe.constants, *pool], recipe.policy.actions, recipe.examples.seed)
 

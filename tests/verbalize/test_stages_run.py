@@ -20,6 +20,7 @@ from verbalize.stages import policy_controls
 from verbalize.stages.baselines import VERBALIZER
 from verbalize.stages.evaluate import SHUFFLED
 from verbalize.stages.policy_controls import written
+from verbalize.verbalizers.actions import KEEP_METADATA
 
 STAGES = ["logs", "examples", "recommender", "templates", "pool", "warm_start", "train", "evaluate", "report"]
 ON_TEST = "evaluation.split=test"
@@ -267,6 +268,22 @@ def test_the_rules_that_a_warm_start_imitates_can_be_an_arm(workshop: Workshop, 
     ranked = {arm: set(decisions.filter(pl.col("verbalizer") == arm)["example_id"]) for arm in (rule, LEARNED)}
     assert ranked[rule] == ranked[LEARNED] != set()
     assert "Learned minus the rule" in result.console
+
+
+def test_a_warm_start_on_single_events_scores_no_pool(workshop: Workshop, finished: Finished, store_copy: Path) -> None:
+    values = workshop.values | {"warm_start": workshop.values["warm_start"] | {"effect_temperature": 0.02}}
+    options = ("evaluation.claims=[]", "seeds=[0]", "train.steps=1")
+    with pytest.raises(KeyboardInterrupt):
+        run(values, store_copy, *options, progress=Interrupts("warm_start", 1))
+    recorder = Recorder()
+    result = run(values, store_copy, *options, progress=recorder)
+    assert recorder.began() == ["warm_start", "train", "evaluate", "report"] and "pool" not in result.stages
+    table = read_parquet(result.stages["effects"] / "effects.parquet")
+    pool = read_parquet(finished.result.stages["pool"] / "rewards.parquet")
+    assert set(table["example_id"]) == set(pool["example_id"])
+    assert read_json(result.stages["effects"] / "done.json")["facts"]["events"] * 4 == len(table)
+    kept = table.filter(pl.col("action") == KEEP_METADATA)
+    assert kept["effect"].abs().max() == 0 and table["effect"].abs().max() > 0
 
 
 def test_the_same_user_is_shown_under_every_arm(finished: Finished) -> None:

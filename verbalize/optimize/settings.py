@@ -237,6 +237,10 @@ class WarmStartConfig:
     pooled: bool = False
     """Imitate candidates by how likely each is the best, judged over all users and what returns of a user's own
     (`pooling`); `soft_temperature` must be null."""
+    effect_temperature: float | None = later(None)
+    """A number t imitates no candidate: the policy is paid for each action what that alone does to the reward, all
+    other events kept with metadata (`stages.effects`), and t times its entropy. In the reward's unit; it stands in for
+    smoothing and bonus. `soft_temperature` must be null and `pooled` false."""
     label_smoothing: float = 0.1
     """Share of the target moved to the uniform distribution, so that no action starts with probability near 0."""
     entropy_bonus: float = 0.02
@@ -254,9 +258,14 @@ class WarmStartConfig:
                 )
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"warm_start.label_smoothing = {self.label_smoothing}", "must lie in [0, 1)", "try 0.1")
-        if self.soft_temperature is not None and self.soft_temperature <= 0:
+        for name in ("soft_temperature", "effect_temperature"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise InputError(f"warm_start.{name} = {value}", "must be above 0", "use null to go without")
+        if self.effect_temperature is not None and (self.pooled or self.soft_temperature is not None):
             raise InputError(
-                f"warm_start.soft_temperature = {self.soft_temperature}", "must be above 0", "use null for hard targets"
+                f"warm_start.effect_temperature = {self.effect_temperature} with pooled or soft_temperature",
+                "learns from single events and from no candidates",
+                "set warm_start.pooled=false and warm_start.soft_temperature=null",
             )
         if self.pooled and self.soft_temperature is not None:
             raise InputError(

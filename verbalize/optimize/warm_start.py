@@ -1,4 +1,5 @@
-"""Warm start: imitate, per training example, the pool's candidates that served the recommender best.
+"""Warm start: imitate, per training example, the pool's candidates that served the recommender best; or, with
+`effect_temperature`, earn what single events do to the reward.
 
 Scores are margins averaged over several slates, and with `pooled` over users too: the best of a dozen candidates on
 one slate is mostly luck, and imitating luck teaches nothing. Label smoothing and an entropy bonus leave every action
@@ -75,6 +76,25 @@ def slot_loss(logprobs: Tensor, target: Tensor, smoothing: float, bonus: float) 
     return -(smoothed * logprobs).sum(-1).mean() - bonus * entropy(logprobs).mean()
 
 
+def effect_targets(effects: pl.DataFrame, example_ids: Sequence[str], lengths: Sequence[int]) -> list[np.ndarray]:
+    """Per example: (H, 4), what each action of each event does to the reward; of the newest H = lengths[i] events, as
+    a prompt may have no room for all. `effects`: example_id, place, action, effect."""
+    tables = {
+        str(key): np.array(one.sort("place", "action")["effect"]).reshape(-1, 4)
+        for (key,), one in effects.group_by("example_id")
+    }
+    known = [tables.get(key, np.zeros((0, 4))) for key in example_ids]
+    return [table[len(table) - length :] for table, length in zip(known, lengths, strict=True)]
+
+
+def effect_loss(logprobs: Tensor, effects: Tensor, temperature: float) -> Tensor:
+    """Minus the expected effect and `temperature` x entropy, mean over the H slots: (H, 4), (H, 4) -> ().
+
+    Linear in the effects, so that their luck averages out over events; softmax(mean effect / temperature) is best.
+    """
+    return -((logprobs.exp() * effects).sum(-1) + temperature * entropy(logprobs)).mean()
+
+
 def warm_start(
     model: PeftModel,
     prompts: Sequence[Sequence[int]],
@@ -110,7 +130,11 @@ def warm_start(
                     f"its prompt has {len(logprobs)} slots",
                     "build prompts and actions from the same histories",
                 )
-            loss = slot_loss(logprobs, target, config.label_smoothing, config.entropy_bonus) / len(batches[step])
+            if config.effect_temperature is None:
+                loss = slot_loss(logprobs, target, config.label_smoothing, config.entropy_bonus)
+            else:
+                loss = effect_loss(logprobs, target, config.effect_temperature)
+            loss = loss / len(batches[step])
             loss.backward()
             total += loss.item()
         if not np.isfinite(total):

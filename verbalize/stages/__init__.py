@@ -1,5 +1,5 @@
-"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, experience, warm_start], train,
-evaluate, [catalogue], [oracle], report.
+"""The stages of a recipe, in order: logs, examples, [recommender], templates, [pool, experience, effects, warm_start],
+train, evaluate, [catalogue], [oracle], report.
 
 Each module here turns recipe sections and artefacts of earlier stages into artefacts, by calling the library; the
 machinery that decides what runs is `verbalize.pipeline`.
@@ -12,6 +12,7 @@ from verbalize.recipe_sections import BaselinesConfig
 from verbalize.stages import (
     data,
     displays,
+    effects,
     evaluate,
     experience,
     full_catalogue,
@@ -74,7 +75,8 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
-    scored = warm or pooled or recipe.experience is not None
+    by_effects = recipe.warm_start is not None and recipe.warm_start.effect_temperature is not None
+    scored = (warm and not by_effects) or pooled or recipe.experience is not None
     if shows:
         config = {**rewarded, "sample": {**learns, **chooses}, **displays.pool_config(recipe)}
         stages.append(Stage("pool", lambda c: displays.run_pool(recipe, c), config, (*scoring, "templates")))
@@ -93,6 +95,9 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
     # Displays are paid by the pool's rewards, and a curriculum begins with them.
     needs_pool = pooled or shows or (scored and recipe.train.curriculum is not None)
     remembered = ("experience",) if experience.trains(recipe) else ()
+    if by_effects:
+        config = {**rewarded, "sample": learns, "actions": actions}
+        stages.append(Stage(effects.STAGE, lambda c: effects.run(recipe, c), config, scoring))
     if warm:
         stages.append(
             Stage(
@@ -103,7 +108,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
                     "warm_start": plain(recipe.warm_start),
                     **experience.showing(recipe, training=True),
                 },
-                ("examples", "pool", *remembered),
+                ("examples", effects.STAGE if by_effects else "pool", *remembered),
             )
         )
     stages.append(

@@ -116,7 +116,9 @@ def evidence(claim: ClaimConfig, recipe: Recipe, context: Context, salt: str) ->
     if kind == "pool_headroom":
         if "pool" not in context.inputs:
             raise InputError(
-                "pool headroom", "a recipe without a warm start or DPO on actions scores no pool", "set warm_start"
+                "pool headroom",
+                "a recipe scores a pool for a warm start that imitates it and for DPO on actions",
+                "set warm_start",
             )
         return outcomes_table(read_parquet(context.inputs["pool"] / "decisions.parquet"), salt)
     resumed = [name for name, folder in context.inputs.items() if read_json(folder / "done.json")["resumed"]]

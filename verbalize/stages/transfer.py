@@ -26,7 +26,7 @@ from verbalize.recipe_display import refuse_display
 from verbalize.stages.experience import open_memory, showing
 from verbalize.stages.saved_policies import SavedPolicy, trained_policies
 
-BORROWED = ("recommender", "templates", "pool", "experience", "warm_start", "train")
+BORROWED = ("recommender", "templates", "pool", "experience", "effects", "warm_start", "train")
 ASKED_BY = ("experience", "train")
 """Stages that decide what another run's policy writes."""
 _ELSEWHERE = frozenset({"device", "cache", "prompts_per_forward", "batch_size"})

@@ -20,6 +20,7 @@ from verbalize.recipe_sections import BASELINES, LEARNED
 from verbalize.stages import baselines, samples, stages_of
 from verbalize.stages.templates import scripted
 from verbalize.sweeps.settings import ObjectiveConfig
+from verbalize.verbalizers.actions import ALPHABET
 from verbalize.verbalizers.base import verbalizer_inputs
 
 LEARNED_METRICS = {"recall@1": "hit", "mrr": "reciprocal_rank"}
@@ -134,6 +135,7 @@ def recommender_calls(recipe: Recipe, ran: Mapping[str, float], folders: Mapping
         "recommender": facts.get("recommender", {}).get("training_examples", 0),
         "templates": len({*recipe.templates, *recipe.constants, *recipe.scripted}) * selection * slates,
         "pool": facts.get("pool", {}).get("examples", 0) * len(facts.get("pool", {}).get("candidates", [])) * slates,
+        "effects": facts.get("effects", {}).get("events", 0) * len(ALPHABET) * slates,
         "train": len(recipe.seeds) * (rollouts + judged) * slates,
     }
     return round(sum(whole.get(name, 0) * share for name, share in ran.items()))
