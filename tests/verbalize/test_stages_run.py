@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from conftest import Finished, Workshop
+from safetensors.torch import load_file
 from tiny_run import Interrupts, Recorder, recipe_of, run
 
 from recsys import contracts
@@ -284,6 +286,25 @@ def test_a_warm_start_on_single_events_scores_no_pool(workshop: Workshop, finish
     assert read_json(result.stages["effects"] / "done.json")["facts"]["events"] * 4 == len(table)
     kept = table.filter(pl.col("action") == KEEP_METADATA)
     assert kept["effect"].abs().max() == 0 and table["effect"].abs().max() > 0
+
+
+def test_each_seed_may_have_a_warm_start_of_its_own(workshop: Workshop, store_copy: Path) -> None:
+    values = workshop.values | {"warm_start": workshop.values["warm_start"] | {"each_seed": True}}
+    options = ("evaluation.claims=[]", "train.steps=1", "train.learning_rate=1e-9")
+    with pytest.raises(KeyboardInterrupt):
+        run(values, store_copy, *options, progress=Interrupts("warm_start", 4))  # in the second seed's
+    recorder = Recorder()
+    result = run(values, store_copy, *options, progress=recorder)
+    assert [done for name, done, *_ in recorder.steps if name == "warm_start"] == [4, 5, 6]
+    assert read_parquet(result.stages["warm_start"] / "loss.parquet")["seed"].to_list() == [0] * 3 + [1] * 3
+    first, second, *trained = (
+        load_file(result.stages[stage] / f"seed-{seed}" / "adapter" / "adapter_model.safetensors")
+        for stage in ("warm_start", "train")
+        for seed in (0, 1)
+    )
+    for start, other, end in ((first, second, trained[0]), (second, first, trained[1])):
+        assert all(torch.allclose(start[name], end[name], atol=1e-6) for name in end)
+        assert any(not torch.allclose(other[name], end[name], atol=1e-3) for name in end)
 
 
 def test_the_same_user_is_shown_under_every_arm(finished: Finished) -> None:

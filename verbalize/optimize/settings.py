@@ -246,6 +246,9 @@ class WarmStartConfig:
     entropy_bonus: float = 0.02
     max_grad_norm: float = 1.0
     seed: int = 0
+    each_seed: bool = later(False)
+    """One for every seed of the recipe, from that seed, at as many times the cost: intervals then cover its luck, too.
+    False is one for all, from `seed`."""
     save_every: int = 10
 
     def __post_init__(self) -> None:

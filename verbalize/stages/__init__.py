@@ -24,6 +24,7 @@ from verbalize.stages import (
     report,
     templates,
     transfer,
+    warm_start,
 )
 
 
@@ -102,10 +103,11 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         stages.append(
             Stage(
                 "warm_start",
-                lambda c: policy.run_warm_start(recipe, c, command),
+                lambda c: warm_start.run(recipe, c, command),
                 {
                     "policy": policy_config,
                     "warm_start": plain(recipe.warm_start),
+                    **({"seeds": list(recipe.seeds)} if recipe.warm_start and recipe.warm_start.each_seed else {}),
                     **experience.showing(recipe, training=True),
                 },
                 ("examples", effects.STAGE if by_effects else "pool", *remembered),

@@ -1,92 +1,24 @@
-"""Training the verbalizer: the warm start on the pool's best candidates or on single events, then GRPO or DPO, one
-policy per seed."""
+"""Training the verbalizer after its warm start: GRPO or DPO, one policy per seed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from recsys.models.settings import AdapterCard
-from recsys.storage import read_parquet, write_parquet
+from recsys.storage import read_parquet
 from verbalize.config import plain
 from verbalize.optimize.scoring import ScoreFunction
 from verbalize.pipeline import Context, Listener
 from verbalize.processes import leads
 from verbalize.recipe import Recipe
-from verbalize.stages import displays, effects, experience, samples
+from verbalize.stages import displays, experience, samples
 from verbalize.stages.cards import card_of
 from verbalize.stages.pool import REWARDS, reward_scorer
-from verbalize.stages.recommender import ADAPTER, open_recommender, own_facts
+from verbalize.stages.recommender import open_recommender, own_facts
 from verbalize.stages.saved_policies import asked_of, start_adapter
 from verbalize.tracking import Trackers, open_tracker
-from verbalize.verbalizers.action_pool import candidate_actions
-from verbalize.verbalizers.actions import history_lengths
-from verbalize.verbalizers.displays import DisplayConfig, constant_displays
 from verbalize.verbalizers.prompt_format import prompt_format
-
-
-def run_warm_start(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
-    """Train a fresh adapter on the pool, or on the effects of single events; writes adapter/ and loss.parquet. One warm
-    start serves every seed."""
-    from recsys.models.adapters import save_adapter
-    from recsys.models.loading import load_language_model
-    from verbalize.optimize.policy import ActionPolicyVerbalizer
-    from verbalize.optimize.training import trainable_policy
-    from verbalize.optimize.warm_start import choose_best, warm_start
-
-    config, slots = recipe.warm_start, recipe.policy.slots
-    assert config is not None and slots is not None  # the recipe refuses a rewriter
-    examples = samples.training_sample(recipe, context.inputs["examples"])
-    lm = load_language_model(recipe.policy.model, recipe.policy.dtype, device=recipe.policy.device)
-    model = trainable_policy(lm, recipe.policy.lora, config.seed)
-    policy = ActionPolicyVerbalizer(replace(lm, model=model), slots, prompt_budget=recipe.train.prompt_budget)
-    (inputs,) = experience.training_inputs(recipe, context, examples)
-    fitted, prompts = policy.fit(inputs)
-    targets = _targets(recipe, context, fitted, examples["user_id"].to_list())
-
-    def on_step(row: dict[str, Any]) -> None:
-        context.progress.step("warm_start", row["step"], row["of"], f"loss {row['loss']:.3f}")
-
-    losses = warm_start(model, prompts, targets, policy.tokens, config, context.folder / "parts", on_step)
-    card = policy_card(recipe, lm, command, "The warm start of an action policy.")
-    save_adapter(model, context.folder / ADAPTER, card)
-    write_parquet(pl.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}), context.folder / "loss.parquet")
-    chosen = {}
-    if config.effect_temperature is None:
-        best = choose_best(read_parquet(context.inputs["pool"] / REWARDS))
-        chosen["best_candidates"] = dict(best["candidate"].value_counts(sort=True).iter_rows())
-    return {
-        "examples": len(examples),
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        **chosen,
-        **experience.coverage(inputs),
-    }
-
-
-def _targets(recipe: Recipe, context: Context, fitted: pl.DataFrame, users: list[str]) -> list[np.ndarray]:
-    """What the warm start learns for every slot of the fitted histories, (H, 4) for each example."""
-    from verbalize.optimize.warm_start import effect_targets, hard_targets, pooled_targets, soft_targets
-
-    config, slots = recipe.warm_start, recipe.policy.slots
-    assert config is not None
-    if config.effect_temperature is not None:
-        table = read_parquet(context.inputs[effects.STAGE] / effects.TABLE)
-        lengths = history_lengths(fitted, recipe.policy.actions)
-        return effect_targets(table, fitted["example_id"].to_list(), lengths)
-    pool = read_parquet(context.inputs["pool"] / REWARDS)
-    if isinstance(slots, DisplayConfig):
-        actions = constant_displays(len(fitted))
-    else:
-        actions = candidate_actions(fitted, recipe.policy.actions, recipe.examples.seed)
-    if config.pooled:
-        return pooled_targets(pool, users, actions, config.seed)
-    if config.soft_temperature is not None:
-        return soft_targets(pool, actions, config.soft_temperature)
-    return hard_targets(pool, actions)
 
 
 def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
@@ -115,7 +47,9 @@ def run_train(recipe: Recipe, context: Context, command: str) -> Mapping[str, An
     )
     results = {}
     for place, seed in enumerate(recipe.seeds):
-        lm = load_language_model(recipe.policy.model, recipe.policy.dtype, start_adapter(context), recipe.policy.device)
+        lm = load_language_model(
+            recipe.policy.model, recipe.policy.dtype, start_adapter(context, seed), recipe.policy.device
+        )
         card = policy_card(recipe, lm, command, f"A learned verbalizer ({recipe.policy.kind}), seed {seed}.")
 
         def on_step(row: Mapping[str, Any], seed: int = seed, place: int = place) -> None:

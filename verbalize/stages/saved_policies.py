@@ -50,11 +50,11 @@ class SavedPolicy:
 def learned_verbalizers(
     recipe: Recipe, context: Context, memory: "Memory | None" = None
 ) -> Iterator[tuple[str, int, SavedPolicy]]:
-    """(name, seed, policy): the policy before reinforcement learning, then the best of every seed; with memory where
-    the recipe has experience (`memory`, else opened here).
+    """(name, seed, policy): the policy before reinforcement learning (of the first seed, where each has its own), then
+    the best of every seed; with memory where the recipe has experience (`memory`, else opened here).
     """
     memory = experience.open_memory(recipe, context.inputs) if memory is None else memory
-    yield START, 0, SavedPolicy(recipe, start_adapter(context), START, memory)
+    yield START, 0, SavedPolicy(recipe, start_adapter(context, recipe.seeds[0]), START, memory)
     for seed, policy in trained_policies(recipe, context.inputs["train"], LEARNED, memory):
         yield LEARNED, seed, policy
 
@@ -100,9 +100,12 @@ def open_policy(recipe: Recipe, adapter: str | Path | None, name: str, memory: "
     return experience.remembering(policy, memory)
 
 
-def start_adapter(context: Context) -> str | None:
-    """The warm start's adapter, where there was one."""
-    return str(context.inputs["warm_start"] / ADAPTER) if "warm_start" in context.inputs else None
+def start_adapter(context: Context, seed: int) -> str | None:
+    """The adapter of the warm start, where there was one: the seed's own, or that of all seeds."""
+    if "warm_start" not in context.inputs:
+        return None
+    own = context.inputs["warm_start"] / f"seed-{seed}" / ADAPTER
+    return str(own if own.exists() else context.inputs["warm_start"] / ADAPTER)
 
 
 def asked_of(recipe: Recipe) -> SlotConfig | RewriteConfig:
