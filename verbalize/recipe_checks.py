@@ -62,7 +62,7 @@ def _check_names(recipe: "Recipe") -> None:
             "rename the recipe",
         )
     _among("templates", recipe.templates, TEMPLATES)
-    _among("evaluation.templates", recipe.evaluation.templates, TEMPLATES)
+    _among("evaluation.templates", recipe.evaluation.templates, (*TEMPLATES, *recipe.scripted))
     _among("constants", recipe.constants, CONSTANT_POLICIES)
     _among("scripted", recipe.scripted, CANDIDATES)
     _among("evaluation.baselines", recipe.evaluation.baselines, BASELINES)

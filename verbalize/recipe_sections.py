@@ -130,7 +130,7 @@ class EvaluationConfig:
     split: Literal["validation", "test"] = "validation"
     """`validation` means the report sample; `test` opens the test users under the claims and records the look."""
     templates: tuple[str, ...] = ("concatenation",)
-    """Evaluated besides the templates and constants that win on validation."""
+    """Evaluated besides those, and the constants, that win on validation; names of the recipe's `scripted`, too."""
     baselines: tuple[str, ...] = BASELINES
     claims: tuple[ClaimConfig, ...] = ()
     register: str = "runs/looks.json"

@@ -105,6 +105,9 @@ def test_the_best_scripted_sequence_is_an_arm_where_sequences_are_listed() -> No
     assert load_recipe(DEMO, ["scripted=[liked_only]", claim]).roles == (*ROLES, BEST_SCRIPTED)
     with pytest.raises(InputError, match=BEST_SCRIPTED):
         load_recipe(DEMO, [claim])
+    with pytest.raises(InputError, match="liked_only"):
+        load_recipe(DEMO, ["evaluation.templates=[liked_only]"])
+    assert load_recipe(DEMO, ["scripted=[liked_only]", "evaluation.templates=[liked_only]"])
     with pytest.raises(InputError, match="disliked_only"):
         load_recipe(DEMO, ["scripted=[disliked_only]"])
 
