@@ -47,6 +47,9 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     frames = {"evaluated": examples} if shows else {"evaluated": examples, "report": report}
     learned, start = learned_texts(recipe, context, frames, memory)
     chosen = {seed: written["evaluated"] for seed, written in learned.items()}
+    if recipe.policy.kind == "actions":
+        kept = policy_controls.kept_actions(context.folder, recipe.seeds, examples["example_id"].to_list())
+        write_parquet(kept, context.folder / policy_controls.ACTIONS)
     shown = displays.arms(recipe, examples, chosen, start["evaluated"]) if shows else {}
     texts: Texts = {
         (name, 0): scripted(name, recipe).verbalize(verbalizer_inputs(examples))

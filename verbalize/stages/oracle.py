@@ -16,15 +16,14 @@ from recsys.evaluation import own_slates
 from recsys.outcomes import seed_outcomes
 from recsys.simulator.bayes import bayes_optimum
 from recsys.simulator.source import settings_of, truth_of
-from recsys.storage import read_json, read_parquet, write_json, write_parquet
+from recsys.storage import read_json, read_parquet, write_parquet
 from verbalize.pipeline import Context
 from verbalize.recipe import Recipe
 from verbalize.recipe_sections import LEARNED
 from verbalize.stages import samples
 from verbalize.stages.log_files import load_log
-from verbalize.stages.saved_policies import learned_verbalizers
+from verbalize.stages.policy_controls import ACTIONS
 from verbalize.verbalizers.actions import KEEP
-from verbalize.verbalizers.base import verbalizer_inputs
 
 NOISE, BOUND = "noise.parquet", "bound.parquet"
 BAYES = "bayes_optimum"
@@ -38,6 +37,13 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     ranked = read_parquet(context.inputs["evaluate"] / "decisions.parquet")["example_id"].unique()
     shown = pl.col("example_id").is_in(ranked.implode())
     examples = read_parquet(context.inputs["examples"] / "examples.parquet", where=shown)
+    facts: dict[str, Any] = {}
+    if recipe.policy.kind == "actions":
+        noise = noise_of(recipe, context, examples, truth)
+        write_parquet(noise, context.folder / NOISE)
+        sums = dict(noise.group_by("arm").agg(pl.col("value").sum()).iter_rows())
+        facts["events"] = {name: sums[name] / len(recipe.seeds) for name in COUNTS}
+    context.progress.step("oracle", 1, 2, "dropped noise")
     testing = recipe.evaluation.split == "test"
     slates = own_slates(examples) if testing else samples.load_slates(context.inputs["examples"], examples)
     bound = bayes_optimum(
@@ -51,37 +57,32 @@ def run(recipe: Recipe, context: Context) -> Mapping[str, Any]:
     users = examples.select("example_id", "user_id")
     bound = bound.join(users, on="example_id", how="left", maintain_order="left")
     write_parquet(bound.select("example_id", "user_id", "slate_index", "kind", "bound"), context.folder / BOUND)
-    context.progress.step("oracle", 1, 2, "Bayes optimum")
-    facts: dict[str, Any] = {
+    facts |= {
         "targets": dict(bound.unique("example_id").group_by("kind").len().sort("kind").iter_rows()),
         "bayes_recall_at_1": bound["bound"].mean(),
     }
-    if recipe.policy.kind == "actions":
-        noise = noise_of(recipe, context, examples, truth)
-        write_parquet(noise, context.folder / NOISE)
-        sums = dict(noise.group_by("arm").agg(pl.col("value").sum()).iter_rows())
-        facts["events"] = {name: sums[name] / len(recipe.seeds) for name in COUNTS}
-    context.progress.step("oracle", 2, 2, "dropped noise")
+    context.progress.step("oracle", 2, 2, "Bayes optimum")
     return facts
 
 
 def noise_of(recipe: Recipe, context: Context, examples: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-    """example_id, user_id, arm (one of COUNTS), seed, value: events of each evaluated history under each seed."""
-    inputs = verbalizer_inputs(examples)
+    """example_id, user_id, arm (one of COUNTS), seed, value: events of each evaluated history under each seed.
+
+    Raises InputError where the evaluation kept no actions of a seed, as it was carried out by an earlier version.
+    """
+    path = context.inputs["evaluate"] / ACTIONS
+    chosen = read_parquet(path) if path.exists() else pl.DataFrame(schema={"seed": pl.Int32})
     tables = []
-    for name, seed, make in learned_verbalizers(recipe, context):
-        if name != LEARNED:
-            continue
-        path = context.folder / "parts" / f"actions-{seed}.json"
-        policy: Any = make() if not path.exists() else None
-        if policy is not None:
-            fitted, _ = policy.fit(inputs)
-            write_json([fitted["history"].list.len().to_list(), policy.actions(fitted)], path)
-        lengths, actions = read_json(path)
-        shown = examples.with_columns(history=pl.col("history").list.tail(pl.lit(pl.Series(lengths))))
-        if recipe.policy.actions.history_shown is not None:
-            shown = shown.with_columns(pl.col("history").list.tail(recipe.policy.actions.history_shown))
-        counted = count_dropped(shown, actions, truth)
+    for seed in recipe.seeds:
+        if (mine := chosen.filter(pl.col("seed") == seed)).is_empty():
+            raise InputError(
+                f"{path} without actions of seed {seed}",
+                "was written by a version that kept none, and noise is counted among what was dropped",
+                f"delete {path.parent}; the same command makes it again",
+            )
+        decided = examples.join(mine.select("example_id", "actions"), on="example_id", maintain_order="left")
+        shown = decided.with_columns(history=pl.col("history").list.tail(pl.col("actions").list.len()))
+        counted = count_dropped(shown, decided["actions"].to_list(), truth)
         tables.append(counted.unpivot(COUNTS, index=["example_id", "user_id"], variable_name="arm"))
         tables[-1] = tables[-1].with_columns(pl.col("value").cast(pl.Float64), seed=pl.lit(seed, pl.Int64))
     return pl.concat(tables)

@@ -26,6 +26,8 @@ WORDS = {
     KEEP_METADATA: "keep with metadata",
 }
 Actions = list[list[int]]
+ACTIONS = "actions.parquet"
+_ACTED: dict[str, Any] = {"example_id": pl.String, "actions": pl.List(pl.Int8)}
 
 
 def written(verbalizer: Verbalizer, inputs: pl.DataFrame, slots: SlotConfig | None) -> tuple[list[str], Actions]:
@@ -43,6 +45,18 @@ def written(verbalizer: Verbalizer, inputs: pl.DataFrame, slots: SlotConfig | No
 def actions_path(folder: Path, seed: int) -> Path:
     """Where an evaluate stage in `folder` keeps the actions of a seed's policy on the evaluated examples."""
     return folder / "parts" / f"actions-{seed}.json"
+
+
+def kept_actions(folder: Path, seeds: Sequence[int], example_ids: Sequence[str]) -> pl.DataFrame:
+    """example_id, seed, actions: what every seed's policy of an evaluate stage in `folder` chose for the evaluated
+    examples, an action for each event that its prompt had room for. A seed of which none were kept has no rows."""
+    kept = {seed: actions_path(folder, seed) for seed in seeds}
+    parts = [
+        pl.DataFrame({"example_id": example_ids, "actions": read_json(path)}, schema=_ACTED).with_columns(seed=seed)
+        for seed, path in kept.items()
+        if path.exists()
+    ]
+    return pl.concat(parts) if parts else pl.DataFrame(schema=_ACTED | {"seed": pl.Int32})
 
 
 def controls(
