@@ -14,6 +14,7 @@ from recsys.errors import InputError
 from recsys.logs.engaged import EngagedConfig
 from recsys.simulator.source import truth_of
 from recsys.storage import read_json, read_parquet
+from verbalize.pipeline import Context
 from verbalize.recipe_sections import LEARNED
 from verbalize.report.ledger import load_claims, verify
 from verbalize.runs import RunResult
@@ -111,6 +112,17 @@ def test_noise_counts_agree_with_texts_and_truth(
         assert 0 <= row["noise_dropped"] <= min(row["noise"], row["dropped"])
     facts = read_json(result.stages["oracle"] / "done.json")["facts"]
     assert facts["events"] == {name: joined[name].sum() for name in oracle.COUNTS}
+
+
+def test_an_evaluation_that_kept_no_actions_is_named(
+    simulated: tuple[RunResult, Recorder, Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    """Asking every policy again took longer than evaluating; a stage of an earlier version says how to get them."""
+    result, _, _ = simulated
+    examples = read_parquet(result.stages["examples"] / "examples.parquet")
+    context = Context(tmp_path, {**result.stages, "evaluate": tmp_path})
+    with pytest.raises(InputError, match=r"seed 0.*delete"):
+        oracle.noise_of(recipe_of(values_of(workshop)), context, examples, truth_of("", INLINE))
 
 
 def test_claims_are_recomputed_from_evidence_and_equal_plain_arithmetic(
