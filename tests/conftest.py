@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says what else the machine does, not whether it holds.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 CORPUS = "the a film this viewer enjoys next watched drama comedy action story of and in night day love war man woman"
 

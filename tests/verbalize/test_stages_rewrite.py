@@ -39,7 +39,7 @@ def test_rewrites_are_trained_evaluated_and_resumed(workshop: Workshop, tmp_path
     assert set(read_parquet(result.stages["evaluate"] / "margins.parquet")["arm"]) == {START, LEARNED}
     assert "tiny.learned_margin" in result.console
     headroom = next(line for line in result.console.splitlines() if line.startswith("tiny.pool_headroom"))
-    assert "not measured: pool headroom: a recipe without a warm start or DPO on actions scores no pool" in headroom
+    assert "not measured: pool headroom: a recipe scores a pool for a warm start that imitates it" in headroom
 
     before = hashes(result.stages["evaluate"], "decisions.parquet", "margins.parquet")
     (result.stages["evaluate"] / "done.json").unlink()  # as if killed just before the end
