@@ -31,11 +31,12 @@ class CandidateTexts:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe) -> "CandidateTexts":
-        """The recipe's templates and constants, and the pool where the recipe learns from it."""
+        """The recipe's templates, constants and scripted sequences, and the pool where the recipe learns from it."""
         imitates = recipe.warm_start and recipe.warm_start.effect_temperature is None
         learns = imitates or recipe.experience or (recipe.dpo and recipe.policy.kind == "actions")
         pool = CANDIDATES if learns and recipe.policy.kind != "display" else ()
-        return cls([*recipe.templates, *recipe.constants, *pool], recipe.policy.actions, recipe.examples.seed)
+        listed = (*recipe.templates, *recipe.constants, *recipe.scripted)
+        return cls([*listed, *pool], recipe.policy.actions, recipe.examples.seed)
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> "CandidateTexts | None":
