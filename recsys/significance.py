@@ -19,6 +19,7 @@ from recsys.errors import InputError
 from recsys.seeding import rng
 
 RESAMPLES = 10_000
+ROUNDING = 1e-12
 _CHUNK = 4_000_000  # resampled users held at once
 
 
@@ -75,11 +76,12 @@ def p_value(draws: np.ndarray, n_users: int) -> float:
     """Two-sided p for "the statistic is 0": one minus the level at which `interval` begins to hold 0. At least
     about 2/R.
 
-    1 with fewer than two users, and 1 for arms that never differ.
+    1 with fewer than two users, and 1 for arms that never differ. A draw within ROUNDING of 0 counts on both sides: on
+    which its last bits fall depends on how many threads summed it.
     """
     if n_users < 2:
         return 1.0
-    share = (1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))) / (len(draws) + 1)
+    share = (1 + min(int((draws <= ROUNDING).sum()), int((draws >= -ROUNDING).sum()))) / (len(draws) + 1)
     if share >= 0.5:
         return 1.0
     return float(2 * student.cdf(norm.ppf(share) * math.sqrt((n_users - 1) / n_users), n_users - 1))

@@ -101,6 +101,14 @@ def test_p_values_are_calibrated_and_consistent_with_intervals():
     assert 0.015 <= small / 400 <= 0.085
 
 
+def test_p_does_not_depend_on_the_last_bits_of_draws_that_tie():
+    """Sums of several threads differ in their last bits: a draw of exactly 0 came out on either side."""
+    draws = np.concatenate([np.zeros(30), np.linspace(-0.01, -0.001, 20), np.linspace(0.001, 0.03, 950)])
+    noise = np.random.default_rng(1).choice([-1e-16, 0.0, 1e-16], size=len(draws))
+    assert p_value(draws + noise, 100) == p_value(draws, 100)
+    assert p_value(draws, 100) > p_value(draws[30:], 100)  # ties speak for no difference
+
+
 def test_one_user_has_no_interval_and_no_evidence():
     means = bootstrap_means(np.ones(5), np.zeros(5), resamples=10)
     assert all(map(math.isnan, interval(means.draws[:, 0], means.n_users)))
