@@ -32,7 +32,7 @@ class CandidateTexts:
     @classmethod
     def of_recipe(cls, recipe: Recipe) -> "CandidateTexts":
         """The recipe's templates, constants and scripted sequences, and the pool where the recipe learns from it."""
-        imitates = recipe.warm_start and recipe.warm_start.effect_temperature is None
+        imitates = recipe.warm_start and recipe.warm_start.imitates
         learns = imitates or recipe.experience or (recipe.dpo and recipe.policy.kind == "actions")
         pool = CANDIDATES if learns and recipe.policy.kind != "display" else ()
         listed = (*recipe.templates, *recipe.constants, *recipe.scripted)

@@ -81,7 +81,7 @@ def _check_policy(recipe: "Recipe") -> None:
         raise InputError(
             "warm_start with policy.kind rewrite", "the pool holds actions, not rewrites", "set warm_start: null"
         )
-    if recipe.warm_start and recipe.warm_start.effect_temperature is not None and kind != "actions":
+    if recipe.warm_start and not recipe.warm_start.imitates and kind != "actions":
         raise InputError(
             f"warm_start.effect_temperature with policy.kind {kind}",
             "changes what is done with single events, which actions alone decide",

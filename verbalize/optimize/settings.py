@@ -276,3 +276,8 @@ class WarmStartConfig:
                 "are two ways to weigh the same candidates",
                 "set warm_start.soft_temperature=null",
             )
+
+    @property
+    def imitates(self) -> bool:
+        """Whether it learns from the pool's candidates, and not from single events."""
+        return self.effect_temperature is None

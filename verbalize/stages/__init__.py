@@ -76,7 +76,7 @@ def stages_of(recipe: Recipe, command: str) -> list[Stage]:
         )
     )
     pooled = recipe.dpo is not None and recipe.policy.kind == "actions"  # DPO on actions takes its pairs from the pool
-    by_effects = recipe.warm_start is not None and recipe.warm_start.effect_temperature is not None
+    by_effects = recipe.warm_start is not None and not recipe.warm_start.imitates
     scored = (warm and not by_effects) or pooled or recipe.experience is not None
     if shows:
         config = {**rewarded, "sample": {**learns, **chooses}, **displays.pool_config(recipe)}

@@ -51,7 +51,7 @@ def run(recipe: Recipe, context: Context, command: str) -> Mapping[str, Any]:
         curves.append(pl.DataFrame({"step": range(1, len(losses) + 1), "loss": losses}).with_columns(seed=seed))
     write_parquet(pl.concat(curves).select("seed", "step", "loss"), context.folder / "loss.parquet")
     chosen = {}
-    if config.effect_temperature is None:
+    if config.imitates:
         best = choose_best(read_parquet(context.inputs["pool"] / REWARDS))
         chosen["best_candidates"] = dict(best["candidate"].value_counts(sort=True).iter_rows())
     return {
@@ -69,7 +69,7 @@ def _targets(recipe: Recipe, context: Context, fitted: pl.DataFrame, users: list
 
     config, slots = recipe.warm_start, recipe.policy.slots
     assert config is not None
-    if config.effect_temperature is not None:
+    if not config.imitates:
         table = read_parquet(context.inputs[effects.STAGE] / effects.TABLE)
         lengths = history_lengths(fitted, recipe.policy.actions)
         return effect_targets(table, fitted["example_id"].to_list(), lengths)
