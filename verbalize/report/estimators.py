@@ -1,12 +1,11 @@
 """From an artefact to a number: the estimators a claim may name. Pure, seeded by name, so a recomputation is exact.
 
 Rankings go through `recsys.comparison` and `recsys.headroom`, as in a report: slates, then seeds are averaged, and
-users are resampled. Timings are compared by medians; their interval resamples repeats.
+users are resampled. What a run takes is estimated in `cost_estimators`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +15,12 @@ from recsys.comparison import compare
 from recsys.controls import surviving_gain
 from recsys.errors import InputError
 from recsys.headroom import pool_headroom
-from recsys.seeding import rng
-from recsys.significance import RESAMPLES, bootstrap_means, effective_n, interval
+from recsys.outcomes import outcomes
+from recsys.significance import RESAMPLES, bootstrap_means, effective_n, interval, relative_draws
+from verbalize.report.cost_estimators import peak, ratio_of_times, seconds
+from verbalize.report.estimates import Estimate, of_arms, seeds_of
 
 RECOMMENDER = ""  # an artefact's arm names verbalizer and recommender together
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What an estimator finds: `n` decisions or repeats, `n_effective` independent ones, `seeds` present in the
-    artefact.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    n_effective: float
-    seeds: tuple[int, ...] = ()
 
 
 def estimate(name: str, table: pl.DataFrame, parameters: Mapping[str, Any]) -> Estimate:
@@ -77,6 +64,29 @@ def relative_difference(
     return _compare(table, a, b, metric, True, resamples, seed)
 
 
+def relative_difference_apart(
+    table: pl.DataFrame, a: str, b: str, metric: str = "recall@1", resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """mean(a) / mean(b) - 1 of arms whose examples cannot be paired, as those of two records, which hide each user
+    under another id each time: each arm's users are resampled by themselves. Where both ranked for the same users,
+    whose outcomes resemble each other, the interval is wider than a paired one. `n` is that of the smaller arm.
+    """
+    rows = decisions_of(table, [a, b])
+    arms = [outcomes(rows.filter(pl.col("verbalizer") == arm), metric) for arm in (a, b)]
+    sides = [(arm["value"].to_numpy(), arm["user_id"].to_numpy()) for arm in arms]
+    # Seeds of their own: with as many users, equal ones would draw the same places in both arms.
+    drawn = [
+        bootstrap_means(values, users, resamples=resamples, seed=2 * seed + side)
+        for side, (values, users) in enumerate(sides)
+    ]
+    draws = relative_draws(drawn[0].draws[:, 0], drawn[1].draws[:, 0])
+    low, high = interval(draws, min(one.n_users for one in drawn))
+    mean_a, mean_b = (float(one.estimate[0]) for one in drawn)
+    value = mean_a / mean_b - 1 if mean_b else math.nan
+    n_effective = min(effective_n(values, users) for values, users in sides)
+    return Estimate(value, low, high, min(len(values) for values, _ in sides), n_effective, seeds_of(rows))
+
+
 def surviving_share(
     table: pl.DataFrame,
     learned: str,
@@ -100,7 +110,7 @@ def surviving_share(
             "is not shown, so there is no share of it to survive",
             "the difference itself is the result",
         )
-    return Estimate(found.share, found.low, found.high, gain.n, gain.n_effective, _seeds(rows))
+    return Estimate(found.share, found.low, found.high, gain.n, gain.n_effective, seeds_of(rows))
 
 
 def headroom(
@@ -127,14 +137,14 @@ def headroom(
         resamples=resamples,
         seed=seed,
     )
-    return Estimate(found.value, found.low, found.high, found.n, float(found.users), _seeds(rows))
+    return Estimate(found.value, found.low, found.high, found.n, float(found.users), seeds_of(rows))
 
 
 def mean_difference(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Mean value of arm `a` minus arm `b` over the same examples, such as margins on validation after and before
     training.
     """
-    rows = _of_arms(table, [a, b])
+    rows = of_arms(table, [a, b])
     means = rows.group_by("example", "user", "arm").agg(pl.col("value").mean())
     sides = [means.filter(pl.col("arm") == arm).sort("example") for arm in (a, b)]
     if not sides[0]["example"].equals(sides[1]["example"]) or sides[0]["example"].n_unique() != len(sides[0]):
@@ -146,7 +156,7 @@ def mean_difference(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMP
     difference, users = (sides[0]["value"] - sides[1]["value"]).to_numpy(), sides[0]["user"].to_numpy()
     boot = bootstrap_means(difference, users, resamples=resamples, seed=seed)
     low, high = interval(boot.draws[:, 0], boot.n_users)
-    return Estimate(float(boot.estimate[0]), low, high, len(users), effective_n(difference, users), _seeds(rows))
+    return Estimate(float(boot.estimate[0]), low, high, len(users), effective_n(difference, users), seeds_of(rows))
 
 
 def ratio_of_means(table: pl.DataFrame, a: str, b: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -163,30 +173,12 @@ def lift(
     return _ratio(table, [hits, all], [chosen, positives], resamples, seed)
 
 
-def ratio_of_times(table: pl.DataFrame, slow: str, fast: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """median(slow) / median(fast); percentile interval over repeats, resampled for each arm on its own; n is the
-    smaller number of repeats.
-    """
-    times = [_seconds(table, arm) for arm in (slow, fast)]
-    medians = [_bootstrap_medians(t, resamples, seed, arm) for t, arm in zip(times, (slow, fast), strict=True)]
-    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
-    n = min(map(len, times))
-    return Estimate(float(np.median(times[0]) / np.median(times[1])), float(low), float(high), n, float(n))
-
-
-def seconds(table: pl.DataFrame, arm: str, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Median of an arm's timings; percentile interval over repeats (a single repeat is its own interval: n says so)."""
-    times = _seconds(table, arm)
-    low, high = np.quantile(_bootstrap_medians(times, resamples, seed, arm), [0.025, 0.975])
-    return Estimate(float(np.median(times)), float(low), float(high), len(times), float(len(times)))
-
-
 def _ratio(table: pl.DataFrame, above: list[str], below: list[str], resamples: int, seed: int) -> Estimate:
     """Product of the mean values of the arms `above` over that of the arms `below`; users are resampled. `n_effective`
     follows from the arm whose outcomes resemble each other most within users.
     """
     arms = [*above, *below]
-    rows = _of_arms(table, arms)
+    rows = of_arms(table, arms)
     means = rows.group_by("example", "user", "arm").agg(pl.col("value").mean())
     paired = means.pivot("arm", index=["example", "user"], values="value").sort("example")
     if paired["example"].n_unique() != len(paired) or any(paired.select(arms).null_count().row(0)):
@@ -204,21 +196,13 @@ def _ratio(table: pl.DataFrame, above: list[str], below: list[str], resamples: i
         )
     low, high = interval(draws, boot.n_users)
     n_effective = min(effective_n(column, users) for column in values.T)
-    return Estimate(float(found), low, high, len(users), n_effective, _seeds(rows))
-
-
-def peak(table: pl.DataFrame, arm: str) -> Estimate:
-    """Largest of an arm's peaks of memory, since a bound is to hold for every run; the interval spans all of them."""
-    found = _of_arms(table, [arm])["gigabytes"].to_numpy()
-    if not (found > 0).all():
-        raise InputError(f"peaks of {arm!r}: {found.tolist()}", "must be positive gigabytes", "measure again")
-    return Estimate(float(found.max()), float(found.min()), float(found.max()), len(found), float(len(found)))
+    return Estimate(float(found), low, high, len(users), n_effective, seeds_of(rows))
 
 
 def _compare(table: pl.DataFrame, a: str, b: str, metric: str, relative: bool, resamples: int, seed: int) -> Estimate:
     rows = decisions_of(table, [a, b])
     found = compare(rows, (a, RECOMMENDER), (b, RECOMMENDER), metric, relative=relative, resamples=resamples, seed=seed)
-    return Estimate(found.value, found.low, found.high, found.n, found.n_effective, _seeds(rows))
+    return Estimate(found.value, found.low, found.high, found.n, found.n_effective, seeds_of(rows))
 
 
 def decisions_of(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
@@ -230,34 +214,7 @@ def decisions_of(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
         "slate": "slate_index",
         "size": "slate_size",
     }
-    return _of_arms(table, arms).rename(names).with_columns(recommender=pl.lit(RECOMMENDER))
-
-
-def _of_arms(table: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
-    present = set(table["arm"].unique())
-    absent = [arm for arm in arms if arm not in present]
-    if absent:
-        raise InputError(
-            f"arm {absent[0]!r}", f"not in the artefact, which holds {sorted(present)}", "correct the arm's name"
-        )
-    return table.filter(pl.col("arm").is_in(list(arms)))
-
-
-def _seeds(rows: pl.DataFrame) -> tuple[int, ...]:
-    return tuple(sorted(rows["seed"].unique().to_list()))
-
-
-def _seconds(table: pl.DataFrame, arm: str) -> np.ndarray:
-    times = _of_arms(table, [arm])["seconds"].to_numpy()
-    if not (times > 0).all():
-        raise InputError(f"timings of {arm!r}: {times.tolist()}", "must be positive seconds", "measure again")
-    return times
-
-
-def _bootstrap_medians(times: np.ndarray, resamples: int, seed: int, arm: str) -> np.ndarray:
-    """(resamples,) medians of `times` drawn with replacement."""
-    picks = rng("bootstrap medians", seed, arm).integers(len(times), size=(resamples, len(times)))
-    return np.median(times[picks], axis=1)
+    return of_arms(table, arms).rename(names).with_columns(recommender=pl.lit(RECOMMENDER))
 
 
 ESTIMATORS: dict[str, Callable[..., Estimate]] = {
@@ -265,6 +222,7 @@ ESTIMATORS: dict[str, Callable[..., Estimate]] = {
     for f in (
         paired_difference,
         relative_difference,
+        relative_difference_apart,
         surviving_share,
         headroom,
         mean_difference,
