@@ -1,6 +1,6 @@
 """One GRPO step of a language-model policy: shared prefixes against stock TRL on the same machine, in one run.
 
-    python experiments/benchmarks/grpo_step.py [--out FILE]      both shapes; about 45 minutes on 2 idle cores
+    python experiments/benchmarks/grpo_step.py [--out FOLDER]    both shapes; about 45 minutes on 2 idle cores
     python experiments/benchmarks/grpo_step.py --device cuda     the same on a GPU, which has a claim of its own
     python experiments/benchmarks/grpo_step.py --grid            growth with P and G; enters no claim
     python experiments/benchmarks/grpo_step.py --choices         `shared` by dtype and threads; enters no claim
@@ -23,7 +23,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,9 @@ def show(what: str, run: Mapping[str, Any]) -> None:
     print(f"{what}  {mean_seconds(run):7.2f} s a step  {run['peak_gib']:.1f} GiB", flush=True)
 
 
-def record(shape: str, figures: dict[str, Any], device: str) -> None:
-    """The seconds as a committed artefact, and the claim computed from it; nothing for what has no claim."""
+def record(shape: str, figures: dict[str, Any], device: str, asked: Sequence[str] = ()) -> None:
+    """The seconds as a committed artefact, and the claim computed from it; nothing for what has no claim. `asked`: the
+    words of the command line."""
     from verbalize.report.artefacts import timings_table, write_artefact
 
     if (device, shape) not in CLAIMS:
@@ -163,7 +164,7 @@ def record(shape: str, figures: dict[str, Any], device: str) -> None:
         "time of stock TRL over shared prefixes",
         **ratio("stock", "shared"),
         artefact=artefact,
-        command=f"python experiments/benchmarks/grpo_step.py{' --device cuda' if device == 'cuda' else ''}",
+        command=" ".join(["python experiments/benchmarks/grpo_step.py", *asked]),
         target=target,
     )
 
@@ -200,7 +201,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="processes per arm")
     parser.add_argument("--steps", type=int, default=2, help="timed steps per process")
     parser.add_argument("--model", default=STANDARD["model"])
-    parser.add_argument("--out", type=Path, help="write the raw figures here and enter no claim")
+    parser.add_argument("--out", type=Path, help="write the raw figures into this folder and enter no claim")
     return parser
 
 
@@ -213,24 +214,26 @@ def main() -> None:
         sizes_of(options)
     except InputError as error:
         parser.error(str(error))
-    suffix = "_gpu" if options.device == "cuda" else ""
-    settings = {name: getattr(options, name) for name in ("prompt", "group", "steps", "dtype", "threads")}
+    settings = {name: getattr(options, name) for name in ("prompt", "group", "rounds", "steps", "dtype", "threads")}
     if options.grid or options.choices:
         name = "grid" if options.grid else "choices"
-        figures: dict[str, Any] = {name: growth(options) if options.grid else choices(options)}
-        path: Path | None = options.out or RESULTS / f"grpo_step_{name}{suffix}.json"
         for left_out in ("prompt", "group") if options.grid else ("dtype", "threads"):
             del settings[left_out]
-    else:
-        shapes = [options.shape] if options.shape else list(SHAPES)
-        figures = {shape: compare(shape, options) for shape in shapes}
-        standard = all(getattr(options, name) == value for name, value in STANDARD.items())
-        path = options.out or (RESULTS / f"grpo_step{suffix}.json" if standard else None)
+        keep(options, name, {**settings, **surroundings, name: growth(options) if options.grid else choices(options)})
+        return
+    standard = all(getattr(options, name) == value for name, value in STANDARD.items())
+    for shape in [options.shape] if options.shape else SHAPES:
+        figures = compare(shape, options)
         if standard and not options.out:
-            for shape in shapes:
-                record(shape, figures[shape], options.device)
-    if path is not None:
-        write_json({**settings, **surroundings, **figures}, path)
+            record(shape, figures, options.device, sys.argv[1:])
+        if standard or options.out:
+            keep(options, shape, {**settings, **surroundings, shape: figures})
+
+
+def keep(options: argparse.Namespace, name: str, figures: dict[str, Any]) -> None:
+    """The raw figures in a file of their own, so that measuring one shape leaves the other's as they are."""
+    suffix = "_gpu" if options.device == "cuda" else ""
+    write_json(figures, (options.out or RESULTS) / f"grpo_step_{name}{suffix}.json")
 
 
 if __name__ == "__main__":

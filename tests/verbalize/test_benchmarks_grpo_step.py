@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,18 @@ def test_a_gpu_has_a_claim_of_its_own_and_a_cpu_keeps_its_two(grpo_step: ModuleT
     grpo_step.record("rewrite", {}, "cuda")  # measured, not claimed: nothing is written
     assert sorted((grpo_step.RESULTS / "claims").iterdir()) == before
     assert grpo_step.sizes_of(options_of(grpo_step, "--device", "cuda"), completion=64)["stock_rows"] == 8
+
+
+def test_a_shape_is_kept_in_a_file_of_its_own(
+    grpo_step: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"shared": {"seconds": [1.0]}, "stock": {"seconds": [3.0]}}
+    monkeypatch.setattr(grpo_step, "compare", lambda shape, options: {**measured, "asked": shape})
+    monkeypatch.setattr(sys, "argv", ["grpo_step.py", "--shape", "rewrite", "--rounds", "2", "--out", str(tmp_path)])
+    grpo_step.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["grpo_step_rewrite.json"]  # the action shape's stays as it is
+    kept = json.loads((tmp_path / "grpo_step_rewrite.json").read_text())
+    assert kept["rewrite"] == {**measured, "asked": "rewrite"} and kept["rounds"] == 2 and kept["hardware"]
 
 
 def test_what_cannot_be_measured_is_refused(grpo_step: ModuleType) -> None:
