@@ -3,7 +3,7 @@
 Run:  python experiments/benchmarks/recommender_training_gain.py [--out experiments/results]      seconds
 
 `experiments/movielens.yaml` recorded texts before the trained 135M recommender, `experiments/untrained_table.yaml`
-before the same model as downloaded, for three quarters of the same test rankings on the same slates. A record hides
+before the same model as downloaded, for half of the same test rankings, on the same slates. A record hides
 its users under ids of its own, so the two cannot be paired: users are resampled apart, and intervals are wider than a
 paired comparison's. The gain over the paper's concatenation before the untrained model is what the paper gives as
 +92.9% for its own recommender.
