@@ -48,3 +48,8 @@ def test_a_record_without_an_arm_is_refused(script: ModuleType, tmp_path: Path) 
     record(tmp_path / script.TRAINED, "t", {"concatenation/lm-trained": [20]}, 40)
     with pytest.raises(InputError, match="one arm of learned"):
         script.both(tmp_path)
+
+
+def test_the_recorded_arms_are_those_of_both_records(script: ModuleType) -> None:
+    rates = script.recalls(script.both(Path(script.RESULTS) / "artefacts"))
+    assert set(rates) == {f"{reader}/{text}" for reader in ("trained", "untrained") for text in script.TEXTS}
